@@ -1,0 +1,44 @@
+"""Everything that Dagster loads; imports nothing heavy."""
+
+import dagster as dg
+
+from assets.checks import CHECKS
+from assets.embeddings import location_embeddings
+from assets.evaluation import downstream_scores, report
+from assets.features import image_features
+from assets.jobs import JOBS
+from assets.patches import patch_dataset, patches
+from assets.resources import CatalogResource, DaskResource, TablesResource, WorkspaceResource
+from assets.sampling import sample_points, sampling_manifest, scene_candidates
+from assets.schedules import monthly_refresh
+from assets.training import satclip_checkpoint
+
+ASSETS = [
+    sample_points,
+    scene_candidates,
+    sampling_manifest,
+    patches,
+    patch_dataset,
+    image_features,
+    satclip_checkpoint,
+    location_embeddings,
+    downstream_scores,
+    report,
+]
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The code location ``satclip``."""
+    return dg.Definitions(
+        assets=ASSETS,
+        asset_checks=CHECKS,
+        jobs=JOBS,
+        schedules=[monthly_refresh],
+        resources={
+            "workspace": WorkspaceResource(),
+            "catalog": CatalogResource(),
+            "tables": TablesResource(),
+            "dask": DaskResource(),
+        },
+    )

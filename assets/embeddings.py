@@ -1,0 +1,53 @@
+"""Location embeddings of a land grid and of tables of points."""
+
+import dagster as dg
+from pydantic import Field
+
+from assets.resources import TablesResource, WorkspaceResource
+from assets.training import satclip_checkpoint
+
+GROUP = "products"
+
+
+class PointTableConfig(dg.Config):
+    """A table of points to embed."""
+
+    name: str = Field(description="Name of the embedding file, and of the table in downstream_scores.")
+    table: str = Field(description="CSV or GeoParquet: path, http address, or name below the tables resource's root.")
+    lon_column: str = Field(default="lon", description="Column of longitudes in degrees.")
+    lat_column: str = Field(default="lat", description="Column of latitudes in degrees.")
+
+
+class LocationEmbeddingsConfig(dg.Config):
+    """What is embedded."""
+
+    run: str = Field(default="latest", description="Which training run.")
+    resolution_deg: float = Field(default=1.0, gt=0, le=10, description="Spacing of the land grid.")
+    tables: list[PointTableConfig] = Field(default=[], description="Tables of points.")
+
+
+@dg.asset(group_name=GROUP, kinds={"torch", "geoparquet"}, deps=[satclip_checkpoint])
+def location_embeddings(
+    config: LocationEmbeddingsConfig, workspace: WorkspaceResource, tables: TablesResource
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Unit-length embeddings of a grid over land and of tables of points, as GeoParquet that names its checkpoint."""
+    from assets.metadata import embedding_map
+    from pipelines.embeddings.products import LAND_GRID, PointTable, build_embeddings, embeddings_path
+    from pipelines.provenance import content_hash, file_sha256
+    from pipelines.training.checkpoints import open_run
+
+    run = open_run(workspace.path, config.run)
+    wanted = [PointTable(**each.model_dump()) for each in config.tables]
+    counts = build_embeddings(workspace.path, run, config.resolution_deg, wanted, tables.location)
+    paths = [embeddings_path(workspace.path, name) for name in counts]
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": sum(counts.values()),
+            "path": dg.MetadataValue.path(paths[0].parent),
+            "points": dg.MetadataValue.json(counts),
+            "run": run.name,
+            "checkpoint_sha256": run.record["checkpoint_sha256"],
+            "map": embedding_map(embeddings_path(workspace.path, LAND_GRID), config.resolution_deg),
+        },
+        data_version=dg.DataVersion(content_hash([file_sha256(path) for path in paths])),
+    )

@@ -1,0 +1,35 @@
+"""Jobs: pieces of the chain, and the whole of it. Each starts from the preset named by $SATCLIP_PRESET."""
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from assets.partitions import WHOLE_RANGE_TAGS
+from assets.presets import read_preset
+from assets.resources import default_preset
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+DATASET = ["sample_points", "scene_candidates", "sampling_manifest", "patches", "patch_dataset"]
+MODEL = ["image_features", "satclip_checkpoint"]
+PRODUCTS = ["location_embeddings", "downstream_scores", "report"]
+
+
+def _job(name: str, assets: list[str], description: str) -> "UnresolvedAssetJobDefinition":
+    return dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.assets(*assets),
+        config=read_preset(default_preset(), set(assets)),
+        tags=WHOLE_RANGE_TAGS if "patches" in assets else {},
+        description=description,
+    )
+
+
+JOBS = [
+    _job("build_dataset", DATASET, "Places, scenes, plan, patches, verified dataset. Finished shards are skipped."),
+    _job("train_model", MODEL, "Image features and the two towers, on the latest dataset that passed its checks."),
+    _job("evaluate_model", PRODUCTS, "Embeddings, downstream scores and report of the latest checkpoint."),
+    _job("full_chain", [*DATASET, *MODEL, *PRODUCTS], "From the catalog to the report."),
+]
+BUILD_DATASET = JOBS[0]

@@ -1,0 +1,142 @@
+"""What the pages of the assets show: pictures of at most 100 kB, tables and plain numbers."""
+
+import base64
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from pipelines.patches.dataset import DatasetRecord
+    from pipelines.patches.shards import ShardReport
+
+Metadata = dict[str, Any]
+
+
+def picture(figure: "Figure") -> dg.MarkdownMetadataValue:
+    """A figure as an inline picture."""
+    from pipelines.evaluation.figures import to_preview_bytes
+
+    encoded = base64.b64encode(to_preview_bytes(figure)).decode("ascii")
+    return dg.MetadataValue.md(f"![figure](data:image/png;base64,{encoded})")
+
+
+def plain_metrics(metrics: Mapping[str, float]) -> Metadata:
+    """Numbers that Dagster can plot over time; those that are not finite are told as text."""
+    return {name: float(value) if math.isfinite(value) else str(value) for name, value in metrics.items()}
+
+
+def sample_map(places: "pd.DataFrame") -> dg.MarkdownMetadataValue:
+    """Where the places are."""
+    from pipelines.evaluation.figures import sample_map as draw
+    from pipelines.sampling.land import is_land
+
+    return picture(draw(places, is_land))
+
+
+def partition_metadata(reports: "list[ShardReport]") -> Metadata:
+    """Counts of the shards of one partition."""
+    verdicts: dict[str, int] = {}
+    for report in reports:
+        for verdict, count in report.rejections.items():
+            verdicts[verdict] = verdicts.get(verdict, 0) + count
+    return {
+        "dagster/row_count": sum(report.num_places for report in reports),
+        "shards": dg.MetadataValue.text(", ".join(str(report.shard) for report in reports) or "none"),
+        "patches": sum(report.num_valid for report in reports),
+        "shards_skipped": sum(report.skipped for report in reports),
+        "rejected_scenes": dg.MetadataValue.json(verdicts),
+        "retries": sum(report.num_retries for report in reports),
+    }
+
+
+def dataset_metadata(root: Path, record: "DatasetRecord") -> Metadata:
+    """What verification found, the map of places and a gallery of patches in true colour."""
+    from pipelines.patches.store import dataset_folder
+
+    folder = dataset_folder(root, record.version)
+    facts: Metadata = {
+        "dagster/row_count": record.num_valid,
+        "path": dg.MetadataValue.path(folder / "patches.zarr"),
+        "version": record.version,
+        "content_sha256": record.content_sha256,
+        "places": record.num_places,
+        "valid_share": record.num_valid / record.num_places,
+        "places_without_patch": dg.MetadataValue.json(record.reasons),
+        "rejected_scenes": dg.MetadataValue.json(record.rejections),
+        "baselines": dg.MetadataValue.json(record.baselines),
+        "problems": dg.MetadataValue.json(list(record.problems)),
+        "reflectance": _statistics_table(record),
+    }
+    return facts | (_dataset_pictures(root, record.version) if record.passed else {})
+
+
+def loss_curves(history_path: Path) -> dg.MarkdownMetadataValue:
+    """Training and validation loss by epoch."""
+    import pandas as pd
+
+    from pipelines.evaluation.figures import loss_curves as draw
+
+    return picture(draw(pd.read_csv(history_path)))
+
+
+def embedding_map(path: Path, resolution_deg: float) -> dg.MarkdownMetadataValue:
+    """Three principal components of the land grid's embeddings as red, green and blue."""
+    from pipelines.embeddings.export import read_embeddings
+    from pipelines.embeddings.grid import GlobalGrid
+    from pipelines.evaluation.figures import embedding_map as draw
+
+    grid = read_embeddings(path)
+    return picture(draw(grid.lonlat_deg, grid.embeddings, GlobalGrid(resolution_deg, (-56.0, 84.0))))
+
+
+def score_chart(scores: "pd.DataFrame") -> dg.MarkdownMetadataValue:
+    """Leading metric of every task and method."""
+    from pipelines.evaluation.figures import scores_chart as draw
+    from pipelines.evaluation.stage import MODEL_NAME
+
+    return picture(draw(scores, MODEL_NAME))
+
+
+def score_metrics(scores: "pd.DataFrame") -> Metadata:
+    """The model's leading metrics under spatial blocks, one number per task."""
+    from pipelines.evaluation.scores import LEADING_METRICS, summarize
+    from pipelines.evaluation.stage import MODEL_NAME
+
+    means = summarize(scores)
+    own = means[(means["model_name"] == MODEL_NAME) & (means["split"] != "random")]
+    own = own[own["metric_name"].isin(LEADING_METRICS)]
+    return {f"{row.task}_{row.metric_name}_blocks": float(row.metric_value) for row in own.itertuples()}
+
+
+def _dataset_pictures(root: Path, version: str) -> Metadata:
+    import numpy as np
+
+    from pipelines.evaluation.figures import choose_gallery, patch_gallery, place_captions, read_true_color
+    from pipelines.patches.dataset import open_patch_dataset
+
+    dataset = open_patch_dataset(root, version)
+    chosen = choose_gallery(dataset.places, 12, np.random.default_rng(0))
+    gallery = patch_gallery(read_true_color(dataset, chosen), place_captions(dataset.places, chosen))
+    return {"map": sample_map(dataset.places), "gallery": picture(gallery)}
+
+
+def _statistics_table(record: "DatasetRecord") -> dg.TableMetadataValue:
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "band": each.band,
+                    "mean": round(each.mean, 4),
+                    "std": round(each.std, 4),
+                    "max": round(each.maximum, 4),
+                }
+            )
+            for each in record.statistics
+        ]
+    )

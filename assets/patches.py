@@ -1,0 +1,83 @@
+"""Windows from scenes into the store, and the store into a dataset that passed its checks."""
+
+import dagster as dg
+from pydantic import Field
+
+from assets.partitions import NUM_PARTITIONS, PATCH_PARTITIONS
+from assets.resources import CatalogResource, DaskResource, WorkspaceResource
+from assets.sampling import sampling_manifest
+from pipelines.patches.config import PatchConfig
+
+GROUP = "dataset"
+
+
+class PatchesConfig(PatchConfig, dg.Config):
+    """How patches are read and which are accepted."""
+
+
+class PatchDatasetConfig(dg.Config):
+    """When a store becomes a dataset."""
+
+    minimum_valid_fraction: float = Field(default=0.5, ge=0, le=1, description="Share of places that need a patch.")
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"sentinel2", "zarr"},
+    deps=[sampling_manifest],
+    partitions_def=PATCH_PARTITIONS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+)
+def patches(
+    context: dg.AssetExecutionContext,
+    config: PatchesConfig,
+    workspace: WorkspaceResource,
+    catalog: CatalogResource,
+    dask: DaskResource,
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Patches of 256 x 256 pixels and 12 bands as delivered, whole shards of 256 per partition.
+
+    Candidates are tried in the plan's order, the scene classification first. A finished shard is skipped.
+    """
+    from assets.metadata import partition_metadata
+    from pipelines.patches.shards import ShardTask, run_shard_task, shards_of_partition, store_schema
+    from pipelines.sampling.manifest import read_sampling_manifest
+
+    manifest_path = workspace.path / "sampling" / "sampling_manifest.parquet"
+    manifest = read_sampling_manifest(manifest_path)
+    num_shards = store_schema(manifest).num_shards
+    done: dict[str, dict[str, dg.MetadataValue]] = {}
+    try:
+        for key in context.partition_keys:
+            shards = shards_of_partition(int(key), NUM_PARTITIONS, num_shards)
+            tasks = [
+                ShardTask(workspace.path, manifest_path, shard, catalog.url, catalog.signing, config)
+                for shard in shards
+            ]
+            done[key] = partition_metadata(dask.map(run_shard_task, tasks))
+    except BaseException:
+        for key, facts in done.items():
+            context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=facts))
+        raise
+    for key, facts in done.items():
+        context.add_asset_metadata(facts, partition_key=key)
+    return dg.MaterializeResult()
+
+
+@dg.asset(group_name=GROUP, kinds={"zarr", "geoparquet"}, deps=[patches])
+def patch_dataset(config: PatchDatasetConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """All shards verified, band statistics, the replay manifest; published as the latest dataset when it passes."""
+    from assets.metadata import dataset_metadata
+    from pipelines.patches.dataset import publish_dataset
+    from pipelines.sampling.manifest import read_sampling_manifest
+
+    manifest = read_sampling_manifest(workspace.path / "sampling" / "sampling_manifest.parquet")
+    record = publish_dataset(
+        workspace.path,
+        manifest.plan_id,
+        source=manifest.collection,
+        minimum_valid_fraction=config.minimum_valid_fraction,
+    )
+    return dg.MaterializeResult(
+        metadata=dataset_metadata(workspace.path, record), data_version=dg.DataVersion(record.content_sha256)
+    )

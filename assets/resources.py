@@ -1,0 +1,83 @@
+"""Where things are: workspace, catalog, tables, cluster."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from pipelines.workspace import workspace_root
+
+if TYPE_CHECKING:
+    from pipelines.sampling.catalog import Catalog
+
+PLANETARY_COMPUTER_URL = "https://planetarycomputer.microsoft.com/api/stac/v1"
+
+
+class WorkspaceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The folder in which all artefacts live."""
+
+    root: str = Field(default="", description="Folder; empty: $SATCLIP_ROOT, or satclip_data in the current folder.")
+
+    @property
+    def path(self) -> Path:
+        """The folder, absolute."""
+        return workspace_root(self.root)
+
+
+class CatalogResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The STAC API that knows the scenes."""
+
+    stac_url: str = Field(default="", description="Landing page; empty: $SATCLIP_STAC_URL, or the Planetary Computer.")
+    signing: str = Field(
+        default="auto",
+        pattern="^(auto|none|planetary_computer)$",
+        description="auto signs where the collection names a storage account of the Planetary Computer.",
+    )
+
+    @property
+    def url(self) -> str:
+        """Landing page of the API."""
+        return self.stac_url or os.environ.get("SATCLIP_STAC_URL") or PLANETARY_COMPUTER_URL
+
+    def open(self, collection: str) -> "Catalog":
+        """Connects; raises CatalogError where nothing answers or the collection is unknown."""
+        from pipelines.sampling.catalog import open_catalog
+
+        return open_catalog(self.url, collection, self.signing)
+
+
+class TablesResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Where relative names of downstream tables are looked up."""
+
+    root: str = Field(default="", description="Folder or http address; empty: $SATCLIP_TABLES_ROOT.")
+
+    @property
+    def location(self) -> str | None:
+        """Folder or address, None where tables must be named in full."""
+        return self.root or os.environ.get("SATCLIP_TABLES_ROOT") or None
+
+
+class DaskResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """A Dask cluster for the shards of a partition; without one they are built here, one after another."""
+
+    scheduler_address: str = Field(default="", description="Such as tcp://scheduler:8786; empty: this machine.")
+
+    def map(self, function: Callable[[Any], Any], tasks: list[Any]) -> list[Any]:
+        """Applies a function to every task, in order of the tasks.
+
+        On a cluster the workers need the same package and the workspace under the same path.
+        """
+        if not self.scheduler_address:
+            return [function(task) for task in tasks]
+        from distributed import Client
+
+        with Client(self.scheduler_address) as client:  # type: ignore[no-untyped-call]
+            return list(client.gather(client.map(function, tasks, pure=False)))
+
+
+def default_preset() -> str:
+    """Name of the preset that jobs start from in the UI: $SATCLIP_PRESET, or planetary_computer."""
+    return os.environ.get("SATCLIP_PRESET") or "planetary_computer"

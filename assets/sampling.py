@@ -1,0 +1,105 @@
+"""Places, their candidate scenes, and the plan."""
+
+import dagster as dg
+
+from assets.resources import CatalogResource, WorkspaceResource
+from pipelines.sampling.config import PlacesConfig, PlanConfig, SearchConfig
+
+GROUP = "sampling"
+
+
+class SamplePointsConfig(PlacesConfig, dg.Config):
+    """Which places are drawn."""
+
+
+class SceneCandidatesConfig(SearchConfig, dg.Config):
+    """Which scenes are candidates, and how the catalog is asked."""
+
+
+class SamplingManifestConfig(PlanConfig, dg.Config):
+    """How many candidates a place keeps, and which window is cut."""
+
+
+@dg.asset(group_name=GROUP, kinds={"python", "geoparquet"})
+def sample_points(config: SamplePointsConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Places drawn uniformly by area over land (GSHHG shorelines), from an explicit seed."""
+    from assets.metadata import sample_map
+    from pipelines.provenance import file_sha256
+    from pipelines.sampling.points import write_sample_points
+
+    path = workspace.path / "sampling" / "sample_points.parquet"
+    places = write_sample_points(path, config)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(places),
+            "path": dg.MetadataValue.path(path),
+            "seed": config.seed,
+            "share_north_of_60": float((places["lat_deg"] > 60).mean()),
+            "map": sample_map(places.assign(valid=True)),
+        },
+        data_version=dg.DataVersion(file_sha256(path)),
+    )
+
+
+@dg.asset(group_name=GROUP, kinds={"stac", "geoparquet"}, deps=[sample_points])
+def scene_candidates(
+    config: SceneCandidatesConfig, workspace: WorkspaceResource, catalog: CatalogResource
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Every scene that contains a place, within dates and cloud cover, duplicates of an acquisition resolved."""
+    from pipelines.provenance import file_sha256
+    from pipelines.sampling.points import read_sample_points
+    from pipelines.sampling.scenes import find_scenes, write_scene_candidates
+    from pipelines.sampling.tables import read_record
+
+    points_path = workspace.path / "sampling" / "sample_points.parquet"
+    path = workspace.path / "sampling" / "scene_candidates.parquet"
+    places = read_sample_points(points_path)
+    pairs, report = find_scenes(places, catalog.open(config.collection), config)
+    write_scene_candidates(
+        path,
+        pairs,
+        {**read_record(points_path), "search_config": config.model_dump(), "points": file_sha256(points_path)},
+    )
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(pairs),
+            "path": dg.MetadataValue.path(path),
+            "searches": report.num_searches,
+            "searches_per_1000_places": 1000 * report.num_searches / len(places),
+            "items_found": report.num_items,
+            "scenes": report.num_scenes,
+            "duplicates_resolved": report.num_duplicates,
+            "places_without_scene": report.places_without_scene,
+            "unusable_items": dg.MetadataValue.json(report.unusable_items),
+            "seconds": report.seconds,
+        },
+        data_version=dg.DataVersion(file_sha256(path)),
+    )
+
+
+@dg.asset(group_name=GROUP, kinds={"python", "geoparquet"}, deps=[sample_points, scene_candidates])
+def sampling_manifest(config: SamplingManifestConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """The plan: per place an ordered list of candidate scenes and a window. The same input gives the same bytes."""
+    from pipelines.provenance import file_sha256
+    from pipelines.sampling.manifest import candidate_counts, write_sampling_manifest
+    from pipelines.sampling.points import read_sample_points
+    from pipelines.sampling.scenes import read_scene_candidates
+    from pipelines.sampling.tables import read_record
+
+    folder = workspace.path / "sampling"
+    pairs_path, path = folder / "scene_candidates.parquet", folder / "sampling_manifest.parquet"
+    places = read_sample_points(folder / "sample_points.parquet")
+    parents = {**read_record(pairs_path), "candidates": file_sha256(pairs_path)}
+    manifest = write_sampling_manifest(path, places, read_scene_candidates(pairs_path), config, parents)
+    counts = candidate_counts(manifest)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(manifest.candidates),
+            "path": dg.MetadataValue.path(path),
+            "plan_id": manifest.plan_id,
+            "places": manifest.num_places,
+            "places_without_candidate": int((counts == 0).sum()),
+            "candidates_per_place": float(counts.mean()),
+        },
+        data_version=dg.DataVersion(file_sha256(path)),
+    )

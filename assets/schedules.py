@@ -1,0 +1,22 @@
+"""The monthly refresh of the dataset."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.jobs import BUILD_DATASET
+from assets.partitions import WHOLE_RANGE_TAGS
+
+
+@dg.schedule(
+    name="monthly_refresh",
+    job=BUILD_DATASET,
+    cron_schedule="0 3 2 * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="On the second of each month at 03:00 UTC: search again, plan, read what is new, verify.",
+)
+def monthly_refresh(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+    """One run a month; an unchanged plan reads nothing and leaves everything downstream fresh."""
+    month = context.scheduled_execution_time.strftime("%Y-%m")
+    yield dg.RunRequest(run_key=month, tags={**WHOLE_RANGE_TAGS, "satclip/month": month})

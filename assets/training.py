@@ -1,0 +1,52 @@
+"""Training the two towers."""
+
+import dagster as dg
+from pydantic import Field
+
+from assets.features import GROUP, image_features
+from assets.resources import WorkspaceResource
+from pipelines.training.config import TrainingConfig
+
+
+class SatclipCheckpointConfig(TrainingConfig, dg.Config):
+    """How the two towers are trained."""
+
+    dataset_version: str = Field(default="latest", description="Which dataset.")
+    backbone_seed: int = Field(default=0, ge=0, description="Seed of the image backbone's random filters.")
+    backbone_filters: int = Field(default=64, ge=1, le=1024, description="Filters of the image backbone per scale.")
+
+
+@dg.asset(group_name=GROUP, kinds={"torch", "lightning"}, deps=[image_features], pool="gpu")
+def satclip_checkpoint(config: SatclipCheckpointConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Location and image towers trained on a dataset that passed its checks, split by place."""
+    from assets.metadata import loss_curves, plain_metrics
+    from pipelines.features.view_bank import image_features_path, open_image_features
+    from pipelines.patches.dataset import open_patch_dataset
+    from pipelines.provenance import content_hash
+    from pipelines.training.checkpoints import open_run, publish_run, run_folder
+    from pipelines.training.run import train
+    from satclip_model.config import RandomFeaturesConfig
+    from satclip_model.image_encoder import RandomConvolutionalFeatures
+
+    dataset = open_patch_dataset(workspace.path, config.dataset_version)
+    backbone = RandomFeaturesConfig(seed=config.backbone_seed, num_filters=config.backbone_filters)
+    fingerprint = RandomConvolutionalFeatures(backbone).fingerprint
+    path = image_features_path(workspace.path, dataset.version, fingerprint)
+    features = open_image_features(path, dataset.version, fingerprint)
+    settings = TrainingConfig(**config.model_dump(include=set(TrainingConfig.model_fields)))
+    name = f"{dataset.version}-{content_hash([settings.model_dump(mode='json'), fingerprint])[:8]}"
+    result = train(dataset, features, settings, run_folder(workspace.path, name))
+    publish_run(workspace.path, name)
+    record = open_run(workspace.path, name).record
+    return dg.MaterializeResult(
+        metadata={
+            "path": dg.MetadataValue.path(result.checkpoint_path),
+            "dataset_version": dataset.version,
+            "training_places": result.num_training_places,
+            "validation_places": result.num_validation_places,
+            "seconds": result.seconds,
+            "loss_curves": loss_curves(result.history_path),
+            **plain_metrics(result.metrics),
+        },
+        data_version=dg.DataVersion(record["checkpoint_sha256"]),
+    )

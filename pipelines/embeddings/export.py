@@ -1,0 +1,197 @@
+"""Embeddings as GeoParquet that names the checkpoint it came from."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyproj
+import shapely
+from numpy.typing import NDArray
+
+from pipelines.atomic import replacing
+from pipelines.errors import ArtefactError
+from pipelines.progress import Progress
+from pipelines.provenance import package_versions
+
+logger = logging.getLogger(__name__)
+
+PROVENANCE_KEY = b"satclip_provenance"
+REQUIRED_PROVENANCE = ("checkpoint_sha256", "dataset_version")
+GEOPARQUET_VERSION = "1.1.0"
+
+
+@dataclass(frozen=True)
+class LocationEmbeddings:
+    """Embeddings of points, as read from a file.
+
+    Attributes:
+        points: Columns ``lon``, ``lat`` (degrees, WGS 84) and whatever the points carried; one row per point.
+        embeddings: float32, shape (n, embedding_dim), rows in the order of ``points``.
+        provenance: What made them: at least ``checkpoint_sha256``, ``dataset_version`` and ``package_versions``.
+    """
+
+    points: pd.DataFrame
+    embeddings: NDArray[np.float32]
+    provenance: dict[str, Any]
+
+    @property
+    def lonlat_deg(self) -> NDArray[np.float64]:
+        """Places, shape (n, 2), longitude first."""
+        return np.asarray(self.points[["lon", "lat"]], dtype=np.float64)
+
+
+def embed_points(
+    encode: Callable[[NDArray[np.float64]], NDArray[Any]], points: pd.DataFrame, batch_size: int = 8192
+) -> NDArray[np.float32]:
+    """Embeddings of points, float32, shape (n, embedding_dim), computed batch by batch.
+
+    Args:
+        encode: Takes places, shape (b, 2), longitude first in degrees; returns finite numbers, shape (b, e).
+        points: Columns ``lon`` and ``lat``.
+        batch_size: Places per call of ``encode``.
+
+    Raises:
+        ValueError: No points, a batch size under 1, or an encoder that returns another shape or a number not finite.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+    if len(points) == 0:
+        raise ValueError("there are no points to embed")
+    lonlat_deg = points[["lon", "lat"]].to_numpy(dtype=np.float64)
+    progress = Progress(logger, "embeddings", len(points), "points")
+    batches: list[NDArray[np.float32]] = []
+    for start in range(0, len(lonlat_deg), batch_size):
+        batch = lonlat_deg[start : start + batch_size]
+        encoded = np.asarray(encode(batch), dtype=np.float32)
+        if encoded.ndim != 2 or len(encoded) != len(batch) or (batches and encoded.shape[1] != batches[0].shape[1]):
+            raise ValueError(f"the encoder returned shape {encoded.shape} for {len(batch)} places")
+        if not np.isfinite(encoded).all():
+            first = int(np.flatnonzero(~np.isfinite(encoded).all(axis=1))[0])
+            raise ValueError(f"the encoder returned a number that is not finite at lon, lat {batch[first].tolist()}")
+        batches.append(encoded)
+        progress.advance(len(batch))
+    return np.concatenate(batches)
+
+
+def write_embeddings(
+    path: Path, points: pd.DataFrame, embeddings: NDArray[np.float32], provenance: Mapping[str, Any]
+) -> None:
+    """Writes points and their embeddings as one GeoParquet file, whole or not at all.
+
+    Columns: ``lon``, ``lat``, the other columns of ``points``, ``emb_000`` and so on (float32), ``geometry`` (WGS 84
+    point). The provenance is JSON in the file's metadata under ``satclip_provenance``, ``package_versions`` added
+    if absent. Equal input and equal packages give equal bytes.
+
+    Args:
+        path: File to write.
+        points: Columns ``lon`` and ``lat`` in degrees; further columns are kept.
+        embeddings: float32, shape (n, embedding_dim).
+        provenance: At least ``checkpoint_sha256`` and ``dataset_version``.
+
+    Raises:
+        ValueError: Shapes that do not fit, numbers that are not finite, a column name that is taken, or a provenance
+            that lacks a key.
+    Source: GeoParquet 1.1, https://geoparquet.org/releases/v1.1.0/
+    """
+    absent = [key for key in REQUIRED_PROVENANCE if not provenance.get(key)]
+    if absent:
+        raise ValueError(f"the provenance of embeddings must name {', '.join(absent)}")
+    if embeddings.ndim != 2 or len(embeddings) != len(points) or embeddings.dtype != np.float32:
+        raise ValueError(
+            f"embeddings are {embeddings.dtype} of shape {embeddings.shape}; expected float32 ({len(points)}, e)"
+        )
+    if not np.isfinite(embeddings).all():
+        raise ValueError("embeddings hold a number that is not finite")
+    names = embedding_columns(embeddings.shape[1])
+    taken = sorted({"geometry", *names} & set(points.columns))
+    if taken:
+        raise ValueError(f"points already have a column {', '.join(taken)}; rename it before writing embeddings")
+    lonlat_deg = points[["lon", "lat"]].to_numpy(dtype=np.float64)
+    others = points.drop(columns=["lon", "lat"])
+    columns: dict[str, Any] = {"lon": lonlat_deg[:, 0], "lat": lonlat_deg[:, 1]}
+    if len(others.columns):
+        carried = pa.Table.from_pandas(others, preserve_index=False)
+        columns |= dict(zip(carried.column_names, carried.columns, strict=True))
+    columns |= dict(zip(names, np.ascontiguousarray(embeddings.T), strict=True))
+    columns["geometry"] = pa.array(shapely.to_wkb(shapely.points(lonlat_deg), byte_order=1), type=pa.binary())
+    recorded = {"package_versions": package_versions(), **provenance, "num_points": len(points)}
+    table = pa.table(columns).replace_schema_metadata(
+        {
+            b"geo": _geo_metadata(lonlat_deg),
+            PROVENANCE_KEY: json.dumps(recorded, sort_keys=True, allow_nan=False).encode(),
+        }
+    )
+    dictionary = [name for name in columns if name not in {"lon", "lat", "geometry", *names}]
+    with replacing(path) as partial:
+        pq.write_table(
+            table, partial, compression="zstd", use_dictionary=dictionary, use_byte_stream_split=["lon", "lat", *names]
+        )
+    logger.info("%s: wrote %d embeddings of %d numbers", path, *embeddings.shape)
+
+
+def read_embeddings(path: Path, expect_checkpoint_sha256: str | None = None) -> LocationEmbeddings:
+    """Embeddings, their points and what made them.
+
+    Args:
+        path: A file of :func:`write_embeddings`.
+        expect_checkpoint_sha256: SHA-256 of the checkpoint at hand; None takes any.
+
+    Raises:
+        ArtefactError: The file is missing, is no file of embeddings, or was made by another checkpoint.
+    """
+    provenance = read_provenance(path)
+    if expect_checkpoint_sha256 is not None and provenance["checkpoint_sha256"] != expect_checkpoint_sha256:
+        raise ArtefactError(
+            f"{path}: was made by checkpoint {provenance['checkpoint_sha256']}, but the one at hand is "
+            f"{expect_checkpoint_sha256}; rebuild asset location_embeddings"
+        )
+    table = pq.read_table(path)
+    names = [name for name in table.column_names if name.startswith("emb_") and name.removeprefix("emb_").isdecimal()]
+    if not names:
+        raise ArtefactError(f"{path}: has no columns emb_000, emb_001, ...; rebuild asset location_embeddings")
+    embeddings = np.column_stack([table.column(name).to_numpy() for name in names]).astype(np.float32, copy=False)
+    points = table.drop_columns([*names, "geometry"]).replace_schema_metadata(None).to_pandas()
+    return LocationEmbeddings(points, embeddings, provenance)
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """What made a file of embeddings, without reading the embeddings.
+
+    Raises:
+        ArtefactError: The file is missing or records no provenance.
+    """
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except FileNotFoundError as error:
+        raise ArtefactError(f"{path}: no such file; materialize asset location_embeddings") from error
+    except pa.ArrowException as error:
+        raise ArtefactError(f"{path}: is not a Parquet file ({error}); rebuild asset location_embeddings") from error
+    if PROVENANCE_KEY not in metadata:
+        raise ArtefactError(f"{path}: does not record which checkpoint made it; rebuild asset location_embeddings")
+    provenance: dict[str, Any] = json.loads(metadata[PROVENANCE_KEY])
+    return provenance
+
+
+def embedding_columns(embedding_dim: int) -> list[str]:
+    """Names of the columns of an embedding, in order: emb_000, emb_001 and so on."""
+    width = max(3, len(str(embedding_dim - 1)))
+    return [f"emb_{index:0{width}d}" for index in range(embedding_dim)]
+
+
+def _geo_metadata(lonlat_deg: NDArray[np.float64]) -> bytes:
+    (west, south), (east, north) = lonlat_deg.min(axis=0).tolist(), lonlat_deg.max(axis=0).tolist()
+    geometry = {
+        "encoding": "WKB",
+        "geometry_types": ["Point"],
+        "crs": pyproj.CRS.from_epsg(4326).to_json_dict(),
+        "bbox": [west, south, east, north],
+    }
+    document = {"version": GEOPARQUET_VERSION, "primary_column": "geometry", "columns": {"geometry": geometry}}
+    return json.dumps(document, sort_keys=True).encode()

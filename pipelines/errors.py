@@ -1,0 +1,56 @@
+"""Errors a user can act on.
+
+SatclipError
+├── ConfigurationError   a setting that cannot be honoured
+├── CatalogError         the STAC API: unreachable, no such collection, nothing found
+├── SceneReadError       a scene could not be read now; the next run may succeed
+├── SceneContentError    a verdict on a scene's content; another scene must serve
+├── StoreError           a patch store that does not fit its plan or its schema
+├── DatasetError         a dataset that is missing, incomplete or did not pass its checks
+├── ArtefactError        an artefact whose recorded parents are not the ones at hand
+└── TableError           a table of points: missing column, coordinate out of range
+"""
+
+
+class SatclipError(Exception):
+    """Base of every error of the pipeline that names its object and its remedy."""
+
+
+class ConfigurationError(SatclipError):
+    """A setting that cannot be honoured."""
+
+
+class CatalogError(SatclipError):
+    """The STAC API is unreachable, lacks the collection, or found nothing."""
+
+
+class SceneReadError(SatclipError):
+    """A scene could not be read now (network, throttling, expired token); the next run may succeed."""
+
+
+class SceneContentError(SatclipError):
+    """A verdict on a scene's content: it can never serve this place.
+
+    Attributes:
+        reason: The short, countable name of the verdict, as recorded in the store.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class StoreError(SatclipError):
+    """A patch store that does not fit its plan or its schema."""
+
+
+class DatasetError(SatclipError):
+    """A dataset that is missing, incomplete or did not pass its checks."""
+
+
+class ArtefactError(SatclipError):
+    """An artefact whose recorded parents are not the ones at hand."""
+
+
+class TableError(SatclipError):
+    """A table of points with a missing column or a coordinate out of range."""

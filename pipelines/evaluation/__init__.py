@@ -1,0 +1,1 @@
+"""What the embeddings are worth: tasks, splits, probes, baselines, scores, figures and the report."""

@@ -1,0 +1,160 @@
+"""The report: one HTML page that needs nothing but itself."""
+
+import base64
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+
+from pipelines.atomic import replacing
+from pipelines.evaluation.figures import METRIC_LABELS, MODEL_LABELS, to_jpeg_bytes, to_png_bytes
+from pipelines.evaluation.scores import LEADING_METRICS, plain, split_label, summarize
+
+logger = logging.getLogger(__name__)
+
+TEMPLATE = "report_template.html"
+IMAGE_WIDTH_PX = 1600
+
+
+@dataclass(frozen=True)
+class LineageStep:
+    """One artefact on the way from pixel to score.
+
+    Attributes:
+        asset: Name of the asset.
+        what: What it holds, in a few words with counts.
+        identity: Version or hash that later artefacts name.
+    """
+
+    asset: str
+    what: str
+    identity: str
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything the page shows. A picture or table that is None or empty leaves its section out.
+
+    Attributes:
+        title: Heading of the page.
+        synthetic: True if the pixels come from a synthetic planet; the page then says what its scores cannot tell.
+        facts: Name and value of what made the page: dataset version, checkpoint, commit and the like.
+        package_versions: Version by package.
+        num_valid: Places with a valid patch.
+        rejected: Number of places without, by reason.
+        scores: Rows as of :func:`pipelines.evaluation.scores.evaluate`.
+        model_name: The model in question among the scores.
+        retrieval: Rows of name, value and explanation on how well places and patches find each other.
+        lineage: Artefacts in the order in which they were made.
+        sample_map: Map of the places.
+        gallery: Patches in true color.
+        loss_curves: Loss by epoch.
+        embedding_map: Map of the embeddings.
+        scores_chart: Chart of the scores.
+    """
+
+    title: str
+    synthetic: bool
+    facts: Mapping[str, str]
+    package_versions: Mapping[str, str]
+    num_valid: int
+    rejected: Mapping[str, int]
+    scores: pd.DataFrame
+    model_name: str
+    retrieval: Sequence[tuple[str, str, str]] = ()
+    lineage: Sequence[LineageStep] = field(default_factory=tuple)
+    sample_map: Figure | None = None
+    gallery: Figure | None = None
+    loss_curves: Figure | None = None
+    embedding_map: Figure | None = None
+    scores_chart: Figure | None = None
+
+
+def render_report(content: ReportContent) -> str:
+    """The page as HTML: styles and pictures inside, no script, no request to anywhere. Equal content, equal page."""
+    template = resources.files("pipelines.evaluation").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    num_places = content.num_valid + sum(content.rejected.values())
+    return environment.from_string(template).render(
+        content=content,
+        num_places=num_places,
+        valid_share=content.num_valid / num_places if num_places else 0.0,
+        rejected=sorted(content.rejected.items(), key=lambda item: (-item[1], item[0])),
+        table=_score_rows(content.scores, content.model_name),
+        models=[(MODEL_LABELS.get(name, name), name == content.model_name) for name in _models(content.scores)],
+        seeds=sorted(int(seed) for seed in content.scores["seed"].unique()),
+        images={
+            "sample_map": _png_uri(content.sample_map),
+            "gallery": _jpeg_uri(content.gallery),
+            "loss_curves": _png_uri(content.loss_curves),
+            "embedding_map": _png_uri(content.embedding_map),
+            "scores_chart": _png_uri(content.scores_chart),
+        },
+    )
+
+
+def write_report(path: Path, content: ReportContent) -> None:
+    """Writes the page, whole or not at all."""
+    page = render_report(content)
+    with replacing(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+    logger.info("%s: wrote the report, %.1f MB", path, len(page.encode()) / 1e6)
+
+
+def _models(scores: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys(scores["model_name"]))
+
+
+def _score_rows(scores: pd.DataFrame, model_name: str) -> list[dict[str, Any]]:
+    means = summarize(scores)
+    means = means[means["metric_name"].isin(LEADING_METRICS)]
+    models, rows = _models(scores), []
+    for (task, split, cell_deg, metric), group in means.groupby(
+        ["task", "split", "cell_deg", "metric_name"], sort=False, dropna=False
+    ):
+        by_model = {record["model_name"]: record for record in group.to_dict("records")}
+        others = [record["metric_value"] for name, record in by_model.items() if name != model_name]
+        own = by_model.get(model_name)
+        margin = own["metric_value"] - max(others) if own and others else np.nan
+        best = max(record["metric_value"] for record in by_model.values())
+        rows.append(
+            {
+                "task": task,
+                "split": split_label(str(split), float(cell_deg)),
+                "metric": METRIC_LABELS[str(metric)],
+                "num_places": int(group["n_samples"].iloc[0]),
+                "cells": [_cell(by_model.get(name), best, name == model_name) for name in models],
+                "margin": None if np.isnan(margin) else float(margin),
+            }
+        )
+    return rows
+
+
+def _cell(record: Mapping[str, Any] | None, best: float, is_model: bool) -> dict[str, Any]:
+    if record is None:
+        return {"value": "", "interval": "", "is_best": False, "is_model": is_model}
+    return {
+        "value": plain(record["metric_value"], 3),
+        "interval": f"{plain(record['ci_lower'], 2)} to {plain(record['ci_upper'], 2)}",
+        "is_best": bool(record["metric_value"] == best),
+        "is_model": is_model,
+    }
+
+
+def _png_uri(figure: Figure | None) -> str | None:
+    return None if figure is None else _data_uri("image/png", to_png_bytes(figure, IMAGE_WIDTH_PX))
+
+
+def _jpeg_uri(figure: Figure | None) -> str | None:
+    return None if figure is None else _data_uri("image/jpeg", to_jpeg_bytes(figure, IMAGE_WIDTH_PX))
+
+
+def _data_uri(media_type: str, encoded: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(encoded).decode('ascii')}"

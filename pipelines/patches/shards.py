@@ -1,0 +1,306 @@
+"""Building one shard of the store: for every place the first candidate scene that passes."""
+
+import json
+import logging
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipelines.errors import SceneContentError, SceneReadError
+from pipelines.patches.config import PatchConfig
+from pipelines.patches.quality import (
+    UNKNOWN_QUALITY,
+    WindowQuality,
+    validate_pixels,
+    validate_quality,
+    window_quality,
+)
+from pipelines.patches.read import Grid, PatchWindow, WindowReader
+from pipelines.patches.store import PatchStore, StoreSchema, dataset_folder, open_store
+from pipelines.progress import Progress
+from pipelines.provenance import content_hash, package_versions
+from pipelines.sampling.catalog import open_catalog
+from pipelines.sampling.manifest import SamplingManifest, read_sampling_manifest
+from pipelines.sampling.scenes import scene_hrefs
+from pipelines.sentinel2 import BANDS, SCENE_CLASSIFICATION
+
+logger = logging.getLogger(__name__)
+
+NO_CANDIDATE = "no_candidate"
+EXHAUSTED = "exhausted"
+SCENE_COLUMNS = (
+    "item_id", "datetime", "platform", "mgrs_tile", "epsg", "resolution_m", "processing_baseline", "boa_add_offset",
+    "offset_source", "scene_cloud_cover_percent", "relative_orbit", "sun_zenith_deg", "sun_azimuth_deg", "row_px",
+    "col_px", "href_base", "hrefs",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PatchRow:
+    """The columns of one place in the store.
+
+    Attributes:
+        place_lon_deg: The place that was drawn.
+        lon_deg: Centre of the patch.
+        valid: Whether the place has a patch.
+        reason: Empty where valid; else ``no_candidate`` or ``exhausted``.
+        rejections: JSON list of [item id, verdict] of the candidates that were tried and refused.
+        x_ul_m: Easting of the patch's upper-left corner in its EPSG code.
+        y_ul_m: Northing of that corner.
+    """
+
+    place_id: int
+    place_lon_deg: float
+    place_lat_deg: float
+    lon_deg: float
+    lat_deg: float
+    valid: bool
+    reason: str = ""
+    rejections: str = "[]"
+    item_id: str = ""
+    datetime: str = ""
+    platform: str = ""
+    mgrs_tile: str = ""
+    epsg: int = 0
+    x_ul_m: float = float("nan")
+    y_ul_m: float = float("nan")
+    resolution_m: float = float("nan")
+    row_px: int = -1
+    col_px: int = -1
+    processing_baseline: str = ""
+    boa_add_offset: int = 0
+    offset_source: str = ""
+    scene_cloud_cover_percent: float = float("nan")
+    unclear_fraction: float = float("nan")
+    snow_fraction: float = float("nan")
+    nodata_fraction: float = float("nan")
+    relative_orbit: int = -1
+    sun_zenith_deg: float = float("nan")
+    sun_azimuth_deg: float = float("nan")
+    href_base: str = ""
+    hrefs: str = "{}"
+
+
+PATCH_COLUMNS = tuple(each.name for each in fields(PatchRow))
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What building a shard did."""
+
+    shard: int
+    skipped: bool
+    num_places: int
+    num_valid: int
+    rejections: dict[str, int]
+    num_reads: int
+    num_retries: int
+
+
+def build_shard(
+    manifest: SamplingManifest, store: PatchStore, shard: int, reader: WindowReader, config: PatchConfig
+) -> ShardReport:
+    """Reads the patches of a shard and writes it; a finished shard is left as it is.
+
+    Raises:
+        SceneReadError: a file could not be read now. Nothing of the shard is kept, so that the next run makes the same
+            choices.
+    """
+    if store.is_done(shard):
+        return _report(store, shard, skipped=True, reader=None)
+    rows = store.schema.rows(shard)
+    size = store.schema.patch_size_px
+    dn = np.zeros((len(rows), len(BANDS), size, size), dtype=np.uint16)
+    places = manifest.places.iloc[rows.start : rows.stop]
+    candidates = dict(tuple(manifest.candidates.groupby("place_id", sort=False)))
+    progress = Progress(logger, f"shard {shard}", total=len(rows), unit="places")
+    with ThreadPoolExecutor(config.band_workers * config.num_workers) as band_pool:
+
+        def build(index: int) -> PatchRow:
+            place = places.iloc[index]
+            row = _build_place(place, candidates.get(place["place_id"]), dn[index], reader, config, band_pool)
+            progress.advance()
+            return row
+
+        with ThreadPoolExecutor(config.num_workers) as place_pool:
+            futures = [place_pool.submit(build, index) for index in range(len(rows))]
+            built = _gather(futures)
+    table = pd.DataFrame([asdict(row) for row in built], columns=list(PATCH_COLUMNS))
+    settings = config.model_dump(mode="json", include={"max_unclear_fraction", "max_nodata_fraction", "clear_test"})
+    record = {"patch_config": settings, "config_sha256": content_hash(settings), "packages": package_versions()}
+    store.write_shard(shard, dn, table, record)
+    return _report(store, shard, skipped=False, reader=reader)
+
+
+def _gather(futures: list[Future[PatchRow]]) -> list[PatchRow]:
+    try:
+        return [future.result() for future in futures]
+    except SceneReadError:
+        for future in futures:
+            future.cancel()
+        raise
+
+
+def _build_place(
+    place: Any,  # noqa: ANN401
+    candidates: pd.DataFrame | None,
+    out: NDArray[np.uint16],
+    reader: WindowReader,
+    config: PatchConfig,
+    band_pool: ThreadPoolExecutor,
+) -> PatchRow:
+    rejections: list[tuple[str, str]] = []
+    empty = PatchRow(
+        place_id=int(place["place_id"]),
+        place_lon_deg=float(place["lon_deg"]),
+        place_lat_deg=float(place["lat_deg"]),
+        lon_deg=float(place["lon_deg"]),
+        lat_deg=float(place["lat_deg"]),
+        valid=False,
+    )
+    for candidate in () if candidates is None else candidates.itertuples(index=False):
+        try:
+            quality = _read_patch(candidate, out, reader, config, band_pool)
+        except SceneContentError as error:
+            rejections.append((str(candidate.item_id), error.reason))
+            logger.debug("place %d: %s", empty.place_id, error)
+            out[:] = 0
+            continue
+        return replace(
+            empty,
+            lon_deg=float(candidate.patch_lon_deg),
+            lat_deg=float(candidate.patch_lat_deg),
+            valid=True,
+            rejections=json.dumps(rejections),
+            x_ul_m=float(candidate.x_ul_m + candidate.col_px * candidate.resolution_m),
+            y_ul_m=float(candidate.y_ul_m - candidate.row_px * candidate.resolution_m),
+            **asdict(quality),
+            **{name: getattr(candidate, name) for name in SCENE_COLUMNS},
+        )
+    reason = NO_CANDIDATE if candidates is None else EXHAUSTED
+    return replace(empty, reason=reason, rejections=json.dumps(rejections))
+
+
+def _read_patch(
+    candidate: Any,  # noqa: ANN401
+    out: NDArray[np.uint16],
+    reader: WindowReader,
+    config: PatchConfig,
+    band_pool: ThreadPoolExecutor,
+) -> WindowQuality:
+    """Reads a candidate's window into ``out``, the scene classification first.
+
+    Raises:
+        SceneContentError: the window is not clear, or a file is missing or damaged.
+        SceneReadError: a file cannot be read now.
+    """
+    item_id = str(candidate.item_id)
+    hrefs = scene_hrefs(candidate)
+    grid = Grid(
+        epsg=int(candidate.epsg),
+        x_ul_m=float(candidate.x_ul_m),
+        y_ul_m=float(candidate.y_ul_m),
+        width_px=int(candidate.width_px),
+        height_px=int(candidate.height_px),
+        resolution_m=float(candidate.resolution_m),
+    )
+    window = PatchWindow(int(candidate.row_px), int(candidate.col_px), out.shape[-1])
+    quality = UNKNOWN_QUALITY
+    if config.clear_test == "scl":
+        if SCENE_CLASSIFICATION not in hrefs:
+            raise SceneContentError(
+                "missing_band:SCL", f"{item_id}: no scene classification; set clear_test to none to accept such scenes"
+            )
+        quality = window_quality(reader.read_band(hrefs[SCENE_CLASSIFICATION], SCENE_CLASSIFICATION, grid, window))
+        validate_quality(quality, config, item_id)
+    reads = [band_pool.submit(reader.read_band, hrefs[band], band, grid, window) for band in BANDS]
+    failures = [error for each in reads if (error := each.exception()) is not None]
+    if failures:
+        raise next((error for error in failures if isinstance(error, SceneReadError)), failures[0])
+    for index, each in enumerate(reads):
+        values = each.result()
+        if values.dtype != np.uint16:
+            raise SceneContentError(
+                f"wrong_type:{BANDS[index]}", f"{item_id}: {BANDS[index]} holds {values.dtype}, expected uint16"
+            )
+        out[index] = values
+    nodata_fraction = validate_pixels(out, config, item_id)
+    return WindowQuality(quality.unclear_fraction, quality.snow_fraction, nodata_fraction)
+
+
+def _report(store: PatchStore, shard: int, *, skipped: bool, reader: WindowReader | None) -> ShardReport:
+    rows = store.read_sidecar(shard)
+    verdicts = Counter(verdict for text in rows["rejections"] for _, verdict in json.loads(text))
+    report = ShardReport(
+        shard=shard,
+        skipped=skipped,
+        num_places=len(rows),
+        num_valid=int(rows["valid"].sum()),
+        rejections=dict(sorted(verdicts.items())),
+        num_reads=reader.num_reads if reader else 0,
+        num_retries=reader.num_retries if reader else 0,
+    )
+    logger.info(
+        "shard %d %s: %d of %d places have a patch, rejected scenes %s",
+        shard,
+        "was done" if skipped else "done",
+        report.num_valid,
+        report.num_places,
+        report.rejections or "none",
+    )
+    return report
+
+
+def shards_of_partition(partition: int, num_partitions: int, num_shards: int) -> range:
+    """The consecutive whole shards that a partition owns: ceil(num_shards / num_partitions) each, then none."""
+    per_partition = -(-num_shards // num_partitions)
+    first = min(partition * per_partition, num_shards)
+    return range(first, min(first + per_partition, num_shards))
+
+
+def store_schema(manifest: SamplingManifest) -> StoreSchema:
+    """The store that a plan fills."""
+    return StoreSchema(manifest.plan_id, manifest.num_places, manifest.patch_size_px)
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Everything a worker needs to build one shard, wherever it runs.
+
+    Attributes:
+        root: The workspace.
+        manifest_path: The plan.
+        shard: Which shard.
+        catalog_url: Landing page of the STAC API.
+        signing: How addresses are signed.
+        config: How patches are read.
+    """
+
+    root: Path
+    manifest_path: Path
+    shard: int
+    catalog_url: str
+    signing: str
+    config: PatchConfig
+
+
+def run_shard_task(task: ShardTask) -> ShardReport:
+    """Builds the shard of a task; a finished shard costs no request.
+
+    Raises:
+        SceneReadError: a file could not be read now.
+        CatalogError: the catalog does not answer.
+    """
+    manifest = read_sampling_manifest(task.manifest_path)
+    store = open_store(dataset_folder(task.root, manifest.plan_id), store_schema(manifest))
+    if store.is_done(task.shard):
+        return _report(store, task.shard, skipped=True, reader=None)
+    catalog = open_catalog(task.catalog_url, manifest.collection, task.signing)
+    reader = WindowReader(catalog, max_attempts=task.config.max_attempts, backoff_s=task.config.backoff_s)
+    return build_shard(manifest, store, task.shard, reader, task.config)

@@ -1,0 +1,66 @@
+"""Settings of the sampling stage, one class per step."""
+
+from datetime import date
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class PlacesConfig(BaseModel):
+    """Which places are drawn."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_places: int = Field(default=100_000, ge=1, description="Places to draw.")
+    seed: int = Field(default=0, ge=0, description="Seed of the draw.")
+    bbox: list[float] = Field(
+        default=[-180.0, -56.0, 180.0, 84.0],
+        description="West, south, east, north in degrees; west > east crosses the antimeridian.",
+    )
+
+    @model_validator(mode="after")
+    def _validate(self) -> Self:
+        if len(self.bbox) != 4:
+            raise ValueError(f"bbox {self.bbox}: expected four numbers: west, south, east, north")
+        west, south, east, north = self.bbox
+        if not (-180 <= west <= 180 and -180 <= east <= 180 and west != east):
+            raise ValueError(f"bbox {self.bbox}: west and east must differ and lie in [-180, 180]")
+        if not -90 <= south < north <= 90:
+            raise ValueError(f"bbox {self.bbox}: need -90 <= south < north <= 90")
+        return self
+
+
+class SearchConfig(BaseModel):
+    """Which scenes are candidates, and how the catalog is asked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    collection: str = Field(default="sentinel-2-l2a", description="STAC collection id.")
+    start_date: str = Field(default="2021-01-01", description="First acquisition date, ISO 8601, inclusive.")
+    end_date: str = Field(default="2023-05-17", description="Last acquisition date, ISO 8601, inclusive.")
+    max_cloud_cover_percent: float = Field(
+        default=20.0, gt=0, le=101, description="Scenes at or above this eo:cloud_cover are no candidates."
+    )
+    search_cell_deg: float = Field(
+        default=1.0, gt=0, le=30, description="Places in one cell of this size share a search."
+    )
+    max_places_per_search: int = Field(default=16, ge=1, description="Upper bound of places in one search.")
+
+    @model_validator(mode="after")
+    def _validate(self) -> Self:
+        if date.fromisoformat(self.start_date) > date.fromisoformat(self.end_date):
+            raise ValueError(f"start_date {self.start_date} is after end_date {self.end_date}")
+        return self
+
+
+class PlanConfig(BaseModel):
+    """How many candidates a place keeps, and which window is cut."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(default=0, ge=0, description="Seed of the order of candidate scenes.")
+    max_candidates: int = Field(default=8, ge=1, description="Candidate scenes kept per place.")
+    allowed_resolutions_m: list[float] = Field(
+        default=[10.0], min_length=1, description="Pixel sizes of B02 that are accepted."
+    )
+    patch_size_px: int = Field(default=256, ge=8, description="Side of a patch on the grid of the 10 m bands.")

@@ -1,0 +1,65 @@
+"""What a build will take, before it runs: places, requests, bytes, hours."""
+
+from dataclasses import dataclass
+
+from pipelines.sampling.config import PlacesConfig, SearchConfig
+from pipelines.sampling.points import draw_land_points
+from pipelines.sampling.scenes import group_places
+
+REQUESTS_PER_PATCH = 40
+"""HEAD and range requests for a window of 12 bands in COGs of 512-pixel tiles; benchmarks/reading.py counts them."""
+BYTES_PER_PATCH = 8_100_000
+"""Compressed bytes of those requests, unaligned windows."""
+REQUESTS_PER_SCL = 3
+BYTES_PER_SCL = 60_000
+CANDIDATES_TRIED_PER_PLACE = 1.5
+"""Scenes whose SCL is read per place until one is clear; every run reports its own figure as rejected scenes."""
+PAGES_PER_SEARCH = 2
+ROUND_TRIP_S = 0.03
+SECONDS_PER_PATCH_CORE = 0.12
+"""CPU seconds to decode and store a patch on one core; benchmarks/reading.py measures them."""
+
+
+@dataclass(frozen=True)
+class BuildEstimate:
+    """Expected cost of building a dataset; every figure beside the first two is an estimate."""
+
+    num_places: int
+    num_searches: int
+    num_search_requests: int
+    num_file_requests: int
+    num_bytes: int
+    hours: float
+
+
+def estimate_build(
+    places: PlacesConfig,
+    search: SearchConfig,
+    places_in_flight: int,
+    num_cores: int,
+    round_trip_s: float = ROUND_TRIP_S,
+) -> BuildEstimate:
+    """Draws the places, groups them into searches, and multiplies.
+
+    Args:
+        places: Which places.
+        search: How they are grouped.
+        places_in_flight: Places read at the same time, over all processes.
+        num_cores: Cores that decode.
+        round_trip_s: Time from a request to its first byte.
+    """
+    lonlat_deg = draw_land_points(places.num_places, places.seed, places.bbox)
+    num_searches = sum(1 for _ in group_places(lonlat_deg, search))
+    scl_reads = round(places.num_places * CANDIDATES_TRIED_PER_PLACE)
+    file_requests = places.num_places * REQUESTS_PER_PATCH + scl_reads * REQUESTS_PER_SCL
+    waiting_s = file_requests * round_trip_s / max(places_in_flight, 1)
+    computing_s = places.num_places * SECONDS_PER_PATCH_CORE / max(num_cores, 1)
+    searching_s = num_searches * PAGES_PER_SEARCH * round_trip_s
+    return BuildEstimate(
+        num_places=places.num_places,
+        num_searches=num_searches,
+        num_search_requests=num_searches * PAGES_PER_SEARCH,
+        num_file_requests=file_requests,
+        num_bytes=places.num_places * BYTES_PER_PATCH + scl_reads * BYTES_PER_SCL,
+        hours=(max(waiting_s, computing_s) + searching_s) / 3600,
+    )

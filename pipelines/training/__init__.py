@@ -1,0 +1,1 @@
+"""Training of the two towers on image features, and its measures."""

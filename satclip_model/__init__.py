@@ -1,0 +1,1 @@
+"""SatCLIP in PyTorch: positional encodings, towers, losses and checkpoints."""

@@ -1,0 +1,115 @@
+"""Training of the two towers, as a Lightning module."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from satclip_model.contrastive_loss import contrastive_loss
+from satclip_model.errors import DivergenceError
+from satclip_model.satclip import SatCLIP
+
+
+@dataclass(frozen=True)
+class OptimizationSettings:
+    """How the weights are moved.
+
+    Attributes:
+        learning_rate: Highest learning rate, reached at the end of the warm-up.
+        weight_decay: Decoupled weight decay of matrices; norms, biases and the temperature have none.
+        warmup_steps: Steps of linear warm-up.
+        total_steps: Steps of the whole training; the cosine ends there at zero.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    warmup_steps: int
+    total_steps: int
+
+
+class SatCLIPLightningModule(lightning.LightningModule):
+    """Contrastive training on batches of (image features, lonlat_deg).
+
+    Logs ``train_loss``, ``val_loss`` and ``temperature``, means over an epoch.
+
+    Args:
+        model: The two towers; changed in place.
+        settings: Optimiser and schedule.
+        augment_lonlat: Maps training coordinates (n, 2) to jittered ones; None leaves them.
+    """
+
+    def __init__(
+        self,
+        model: SatCLIP,
+        settings: OptimizationSettings,
+        augment_lonlat: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.settings, self.augment_lonlat = model, settings, augment_lonlat
+
+    def _loss(self, features: Tensor, lonlat_deg: Tensor) -> Tensor:
+        return contrastive_loss(
+            self.model.encode_image_features(features),
+            self.model.encode_location(lonlat_deg),
+            self.model.clamped_logit_scale,
+        )
+
+    def training_step(
+        self, batch: tuple[Float[Tensor, "batch feature"], Float[Tensor, "batch 2"]], batch_idx: int
+    ) -> Float[Tensor, ""]:
+        """Loss of one batch.
+
+        Raises:
+            DivergenceError: The loss is not finite.
+        """
+        features, lonlat_deg = batch
+        if self.augment_lonlat is not None:
+            lonlat_deg = self.augment_lonlat(lonlat_deg)
+        loss = self._loss(features, lonlat_deg)
+        if not bool(torch.isfinite(loss)):
+            raise DivergenceError(f"loss is {float(loss.detach())} in epoch {self.current_epoch}, batch {batch_idx}")
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(features))
+        temperature = torch.exp(-self.model.clamped_logit_scale.detach())
+        self.log("temperature", temperature, on_step=False, on_epoch=True, batch_size=len(features))
+        return loss
+
+    def validation_step(
+        self, batch: tuple[Float[Tensor, "batch feature"], Float[Tensor, "batch 2"]], batch_idx: int
+    ) -> None:
+        """Logs the loss of one batch, coordinates as they are."""
+        del batch_idx
+        features, lonlat_deg = batch
+        self.log("val_loss", self._loss(features, lonlat_deg), on_step=False, on_epoch=True, batch_size=len(features))
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401
+        """AdamW with linear warm-up and a cosine to zero, stepped per batch."""
+        settings = self.settings
+        optimizer = torch.optim.AdamW(
+            parameter_groups(self.model, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98)
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, settings.warmup_steps, settings.total_steps)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
+    """Share of the highest learning rate at a step: linear up to 1, then a half cosine to 0 at ``total_steps``."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
+    return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> Iterable[dict[str, Any]]:
+    """Trainable parameters in two groups: matrices, and without weight decay norms, biases and the temperature."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [each for each in trainable if each.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [each for each in trainable if each.ndim < 2], "weight_decay": 0.0},
+    ]

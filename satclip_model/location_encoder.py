@@ -1,0 +1,60 @@
+"""From longitude and latitude to an embedding."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from satclip_model.config import LocationEncoderConfig
+from satclip_model.location_network import Siren
+from satclip_model.positional_encoding.spherical_harmonics import SphericalHarmonics
+
+
+class LocationEncoder(nn.Module):
+    """Spherical harmonics followed by a SIREN.
+
+    The harmonics are computed in float64 and cast to the type of the network's weights.
+    """
+
+    def __init__(self, config: LocationEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.positional_encoding = SphericalHarmonics(config.num_degrees, config.harmonics_convention)
+        self.location_network = Siren(
+            in_dim=self.positional_encoding.basis_dim,
+            out_dim=config.embedding_dim,
+            hidden_dim=config.hidden_dim,
+            num_layers=config.num_hidden_layers,
+            w0_initial=config.w0_initial,
+            dropout=config.location_dropout,
+        )
+
+    def forward(self, lonlat_deg: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch embed"]:
+        """Embeddings of places, not normalised, in the type of the weights.
+
+        Args:
+            lonlat_deg: Longitude and latitude in degrees, longitude first; float64 keeps places exact.
+
+        Raises:
+            ValueError: A latitude outside [-90, 90] or a coordinate that is not finite.
+        """
+        basis = self.positional_encoding(lonlat_deg)
+        embeddings: Tensor = self.location_network(basis.to(self.location_network.last_layer.weight.dtype))
+        return embeddings
+
+
+def build_location_encoder(config: LocationEncoderConfig, seed: int) -> LocationEncoder:
+    """An untrained location encoder in evaluation mode; the same seed gives the same weights.
+
+    The global random state of PyTorch is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LocationEncoder(config).eval()
+
+
+@torch.no_grad()
+def encode_in_blocks(
+    encoder: nn.Module, lonlat_deg: Float[Tensor, "batch 2"], block_points: int = 8192
+) -> Float[Tensor, "batch embed"]:
+    """Applies a module of (n, 2) coordinates block by block, so that memory does not grow with the harmonics of all."""
+    return torch.cat([encoder(block) for block in torch.split(lonlat_deg, block_points)])

@@ -1,0 +1,82 @@
+"""Networks that turn a positional encoding into a location embedding."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+_HIDDEN_W0 = 1.0
+_HIDDEN_GAIN = 6.0
+
+
+class SineLayer(nn.Module):
+    """A linear layer followed by sin(w0 x), with dropout on the pre-activation in training.
+
+    Weights and biases start uniform in +-1/in for the first layer of a network and in +-sqrt(6/in)/w0 after it.
+
+    Source: Sitzmann et al. (2020), Implicit neural representations with periodic activation functions, section 3.2.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, w0: float, is_first: bool, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.w0, self.dropout = w0, dropout
+        bound = 1.0 / in_dim if is_first else math.sqrt(_HIDDEN_GAIN / in_dim) / w0
+        self.weight = nn.Parameter(torch.empty(out_dim, in_dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(out_dim).uniform_(-bound, bound))
+
+    def forward(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch hidden"]:
+        """sin(w0 (W x + b))."""
+        pre_activation = functional.linear(x, self.weight, self.bias)
+        if self.training and self.dropout > 0:
+            pre_activation = functional.dropout(pre_activation, self.dropout)
+        return torch.sin(self.w0 * pre_activation)
+
+
+class Siren(nn.Module):
+    """Sine layers and a linear output layer.
+
+    Parameters are named ``layers.i.weight``, ``layers.i.bias``, ``last_layer.weight`` and ``last_layer.bias``, as in
+    the released location encoders.
+
+    Args:
+        in_dim: Length of an input vector.
+        out_dim: Length of an output vector.
+        hidden_dim: Width of the sine layers.
+        num_layers: Number of sine layers.
+        w0_initial: Frequency factor of the first sine layer; later ones have 1.
+        dropout: Probability of dropping a pre-activation in training.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        hidden_dim: int = 512,
+        num_layers: int = 2,
+        w0_initial: float = 30.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            SineLayer(
+                in_dim=in_dim if index == 0 else hidden_dim,
+                out_dim=hidden_dim,
+                w0=w0_initial if index == 0 else _HIDDEN_W0,
+                is_first=index == 0,
+                dropout=dropout,
+            )
+            for index in range(num_layers)
+        )
+        bound = math.sqrt(_HIDDEN_GAIN / hidden_dim) / _HIDDEN_W0
+        self.last_layer = nn.Linear(hidden_dim, out_dim)
+        nn.init.uniform_(self.last_layer.weight, -bound, bound)
+        nn.init.uniform_(self.last_layer.bias, -bound, bound)
+
+    def forward(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch embed"]:
+        """Embeddings of positional encodings, not normalised."""
+        for layer in self.layers:
+            x = layer(x)
+        output: Tensor = self.last_layer(x)
+        return output

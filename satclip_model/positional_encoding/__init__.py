@@ -1,0 +1,1 @@
+"""Fixed bases on the sphere: one file per family."""

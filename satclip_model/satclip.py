@@ -1,0 +1,71 @@
+"""The two towers: images and locations in one embedding space."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from satclip_model.config import SatCLIPConfig
+from satclip_model.image_encoder import ImageProjection, RandomConvolutionalFeatures
+from satclip_model.location_encoder import LocationEncoder
+
+__all__ = ["SatCLIP", "SatCLIPConfig", "build_satclip"]
+
+_INITIAL_TEMPERATURE = 0.07
+
+
+class SatCLIP(nn.Module):
+    """Frozen image backbone with a trainable head, location encoder, and a learned temperature.
+
+    ``logit_scale`` is the log value: temperature = exp(-logit_scale), never below ``config.min_temperature``.
+
+    Source: Klemmer et al. (2025), SatCLIP: Global, general-purpose location embeddings with satellite imagery, AAAI.
+    """
+
+    def __init__(self, config: SatCLIPConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_backbone = RandomConvolutionalFeatures(config.image_backbone)
+        self.image_projection = ImageProjection(
+            feature_dim=config.image_backbone.feature_dim,
+            embedding_dim=config.embedding_dim,
+            hidden_dim=config.image_hidden_dim,
+            feature_dropout=config.feature_dropout,
+            dropout=config.image_dropout,
+        )
+        self.location_encoder = LocationEncoder(config.location)
+        self.logit_scale = nn.Parameter(torch.tensor(-math.log(_INITIAL_TEMPERATURE)))
+
+    @property
+    def clamped_logit_scale(self) -> Tensor:
+        """Log of the inverse temperature, at most -log(min_temperature)."""
+        return self.logit_scale.clamp(max=-math.log(self.config.min_temperature))
+
+    def encode_image_features(self, features: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch embed"]:
+        """Unit-length embeddings of features of the image backbone."""
+        return functional.normalize(self.image_projection(features), dim=1)
+
+    def encode_image(self, reflectance: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch embed"]:
+        """Unit-length embeddings of patches (12 bands, reflectance nominally 0 to 1)."""
+        return self.encode_image_features(self.image_backbone(reflectance))
+
+    def encode_location(self, lonlat_deg: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch embed"]:
+        """Unit-length embeddings of places (degrees, longitude first), float32."""
+        return functional.normalize(self.location_encoder(lonlat_deg), dim=1).float()
+
+    def forward(
+        self, features: Float[Tensor, "batch feature"], lonlat_deg: Float[Tensor, "batch 2"]
+    ) -> tuple[Float[Tensor, "batch batch"], Float[Tensor, "batch batch"]]:
+        """Scaled cosine similarities: of each image with all locations, and of each location with all images."""
+        images, locations = self.encode_image_features(features), self.encode_location(lonlat_deg)
+        logits_per_image = self.clamped_logit_scale.exp() * images @ locations.T
+        return logits_per_image, logits_per_image.T
+
+
+def build_satclip(config: SatCLIPConfig, seed: int) -> SatCLIP:
+    """An untrained model; the same seed gives the same weights, and the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SatCLIP(config)

@@ -1,0 +1,114 @@
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from pipelines.errors import TableError
+from pipelines.evaluation.tasks import TaskConfig, load_task, table_source
+
+
+@pytest.fixture
+def table():
+    rng = np.random.default_rng(11)
+    return pd.DataFrame(
+        {
+            "lon": rng.uniform(-180, 180, 80).round(4),
+            "lat": rng.uniform(-56, 84, 80).round(4),
+            "elevation": rng.gamma(2.0, 300.0, 80),
+            "biome": rng.choice(["tundra", "desert", "forest"], 80),
+        }
+    )
+
+
+def task_of(tmp_path, table, **settings):
+    table.to_csv(tmp_path / "table.csv", index=False)
+    return TaskConfig(**({"name": "height", "table": "table.csv", "target": "elevation"} | settings))
+
+
+def test_places_and_targets_keep_the_order_of_the_table(tmp_path, table):
+    data = load_task(task_of(tmp_path, table), tmp_path)
+    np.testing.assert_array_equal(data.lonlat_deg, table[["lon", "lat"]])
+    np.testing.assert_allclose(data.target, table["elevation"], rtol=1e-15)
+    assert (data.num_places, data.classes) == (80, ())
+
+
+@pytest.mark.parametrize(
+    ("transform", "expected"),
+    [("log1p", np.log1p), ("standardise", lambda values: (values - values.mean()) / values.std(ddof=0))],
+)
+def test_targets_are_transformed(tmp_path, table, transform, expected):
+    data = load_task(task_of(tmp_path, table, transform=transform), tmp_path)
+    np.testing.assert_allclose(data.target, expected(table["elevation"]))
+
+
+def test_classes_are_numbered_in_ascending_order(tmp_path, table):
+    data = load_task(task_of(tmp_path, table, target="biome", kind="classification"), tmp_path)
+    assert data.classes == ("desert", "forest", "tundra")
+    assert [data.classes[code] for code in data.target] == table["biome"].tolist()
+    assert data.target.dtype == np.int64
+
+
+def test_classes_with_gaps_are_named_as_the_whole_numbers_they_are(tmp_path, table):
+    codes = pd.Series(np.arange(80) % 3 + 1.0)
+    codes[5] = np.nan
+    data = load_task(task_of(tmp_path, table.assign(code=codes), target="code", kind="classification"), tmp_path)
+    assert data.classes == ("1", "2", "3")
+    assert data.num_dropped == {"no coordinates": 0, "no target": 1}
+
+
+def test_the_class_na_is_a_class(tmp_path, table):
+    table["biome"] = ["NA", "FR"] * 40
+    data = load_task(task_of(tmp_path, table, target="biome", kind="classification"), tmp_path)
+    assert data.classes == ("FR", "NA")
+
+
+def test_rows_without_coordinates_or_target_are_dropped_and_counted(tmp_path, table):
+    table.loc[[3, 4], "lat"] = np.nan
+    table.loc[[4, 7, 9], "elevation"] = np.nan
+    data = load_task(task_of(tmp_path, table), tmp_path)
+    assert data.num_dropped == {"no coordinates": 2, "no target": 2}
+    np.testing.assert_array_equal(data.lonlat_deg, table.drop([3, 4, 7, 9])[["lon", "lat"]])
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        ({}, {"target": "height"}, "predicts column 'height'; found columns 'lon', 'lat', 'elevation', 'biome'"),
+        ({}, {"lon_column": "x"}, "no column 'x'; found columns"),
+        ({}, {"target": "biome"}, "column 'biome' must hold finite numbers, but row 1 has"),
+        ({"elevation": 5.0}, {}, "is 5.0 in every row"),
+        ({"elevation": np.linspace(-3, 9, 80)}, {"transform": "log1p"}, "goes down to -3.0, but log1p"),
+        ({"biome": "forest"}, {"target": "biome", "kind": "classification"}, "holds only class 'forest'"),
+        (
+            {"elevation": [1.0, 2.0] + [np.nan] * 78},
+            {},
+            r"has 2 rows with coordinates and target \(of 80\); expected at",
+        ),
+        ({"lat": 95.0}, {}, "out of range"),
+    ],
+)
+def test_a_table_that_does_not_fit_the_task_is_refused(tmp_path, table, change, settings, message):
+    with pytest.raises(TableError, match=message):
+        load_task(task_of(tmp_path, table.assign(**change), **settings), tmp_path)
+
+
+def test_relative_tables_are_found_below_a_folder_or_an_address(tmp_path):
+    assert table_source("a/b.csv", tmp_path) == str(tmp_path / "a" / "b.csv")
+    assert table_source("a/b.csv", "http://host:1/tables/") == "http://host:1/tables/a/b.csv"
+    assert table_source("https://host/b.csv", tmp_path) == "https://host/b.csv"
+    assert table_source("/data/b.csv", "http://host") == "/data/b.csv"
+    with pytest.raises(ValueError, match="set the root of tables"):
+        table_source("b.csv", None)
+
+
+def test_the_data_set_is_named_by_its_file_unless_it_has_a_name():
+    assert TaskConfig(name="t", table="http://h/tables/elevation.csv.gz", target="y").dataset_name == "elevation"
+    assert TaskConfig(name="t", table="x.csv", target="y", dataset="stations").dataset_name == "stations"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"kind": "classification", "transform": "log1p"}, {"transform": "sqrt"}, {"unknown": 1}, {"name": ""}]
+)
+def test_an_impossible_task_is_refused(settings):
+    with pytest.raises(ValidationError):
+        TaskConfig(**({"name": "t", "table": "t.csv", "target": "y"} | settings))
