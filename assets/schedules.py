@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.jobs import BUILD_DATASET
+from assets.jobs import BUILD_DATASET, DATASET
 from assets.partitions import WHOLE_RANGE_TAGS
+from assets.presets import read_preset
+from assets.resources import default_preset
 
 
 @dg.schedule(
@@ -17,6 +19,13 @@ from assets.partitions import WHOLE_RANGE_TAGS
     description="On the second of each month at 03:00 UTC: search again, plan, read what is new, verify.",
 )
 def monthly_refresh(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
-    """One run a month; an unchanged plan reads nothing and leaves everything downstream fresh."""
+    """One run a month; an unchanged plan reads nothing and leaves everything downstream fresh.
+
+    A tick takes nothing from the job's own default: that belongs to single partitions.
+    """
     month = context.scheduled_execution_time.strftime("%Y-%m")
-    yield dg.RunRequest(run_key=month, tags={**WHOLE_RANGE_TAGS, "satclip/month": month})
+    yield dg.RunRequest(
+        run_key=month,
+        run_config=read_preset(default_preset(), set(DATASET)),
+        tags={**WHOLE_RANGE_TAGS, "satclip/month": month},
+    )

@@ -13,7 +13,7 @@ import numpy as np
 from pipelines.sandbox import spectra
 from pipelines.sandbox.fields import Planet
 from pipelines.sandbox.rendering import BLOCK_SIZE, Renderer
-from pipelines.sandbox.scenes import tile_scenes
+from pipelines.sandbox.scenes import Scene, tile_scenes
 from pipelines.sandbox.tiling import TILE_SIZE_M, tile_from_id
 
 BANDS = (*spectra.BANDS, "SCL")
@@ -23,7 +23,7 @@ MIN_MEGAPIXELS_PER_S = 15.0
 MAX_PATCH_MS = 150.0
 
 
-def band_row(scenes, band):
+def band_row(scenes: list[Scene], band: str) -> float:
     """Megapixels per CPU second of one band over an area that is new to the renderer, for one band alone."""
     renderer = Renderer(Planet(0))
     num = -(-TILE_SIZE_M // (spectra.RESOLUTION_M[band] * BLOCK_SIZE))
@@ -35,7 +35,7 @@ def band_row(scenes, band):
     return count * BLOCK_SIZE**2 / 1e6 / (time.process_time() - start)
 
 
-def area(scenes):
+def area(scenes: list[Scene]) -> float:
     """Megapixels per CPU second of all bands of a 15 km square: fields are shared between bands."""
     renderer = Renderer(Planet(0))
     start, pixels = time.process_time(), 0
@@ -48,7 +48,7 @@ def area(scenes):
     return pixels / 1e6 / (time.process_time() - start)
 
 
-def patches(scenes, num, rng):
+def patches(scenes: list[Scene], num: int, rng: np.random.Generator) -> tuple[float, float, float]:
     """CPU milliseconds per random unaligned window of 2,560 m, all bands and SCL; every block that is touched."""
     renderer = Renderer(Planet(0))
     start, blocks = time.process_time(), 0
@@ -65,7 +65,7 @@ def patches(scenes, num, rng):
     return 1e3 * seconds / num, blocks / num, blocks * BLOCK_SIZE**2 / 1e6 / seconds
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
     parser.add_argument("--patches", type=int, default=48)
@@ -84,7 +84,12 @@ def main():
     print(f"{'patch':<8}{patch_rate:>28.1f}  ({blocks:.1f} blocks, {patch_ms:.0f} CPU ms per random window)")
     targets = [
         ("megapixels_per_cpu_second", shared, MIN_MEGAPIXELS_PER_S, shared >= MIN_MEGAPIXELS_PER_S),
-        ("random_window_megapixels_per_cpu_second", patch_rate, MIN_MEGAPIXELS_PER_S, patch_rate >= MIN_MEGAPIXELS_PER_S),
+        (
+            "random_window_megapixels_per_cpu_second",
+            patch_rate,
+            MIN_MEGAPIXELS_PER_S,
+            patch_rate >= MIN_MEGAPIXELS_PER_S,
+        ),
         ("random_window_cpu_ms", patch_ms, MAX_PATCH_MS, patch_ms <= MAX_PATCH_MS),
     ]
     for metric, value, target, holds in targets:

@@ -68,6 +68,7 @@ def _add_sandbox(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     settings.add_argument("--num-places", type=int, default=None, help="serve the tiles around this many places")
     settings.add_argument("--places-seed", type=int, default=0, help="seed of those places")
     settings.add_argument("--all-land", action="store_true", help="serve all land tiles")
+    settings.add_argument("--catalog", default=None, help="serve this folder (collection.json, items.ndjson) instead")
     settings.add_argument("--port", type=int, default=0, help="0 takes a free one")
     settings.add_argument("--no-token", action="store_true", help="serve files without a token")
     run = sandbox.add_parser("run", parents=[settings], help="start the servers, run a command, stop them")
@@ -117,6 +118,7 @@ def _sandbox_config(options: argparse.Namespace) -> "SandboxConfig":
         "seed": options.seed,
         "places_seed": options.places_seed,
         "all_land": options.all_land,
+        "catalog": options.catalog,
         "port": options.port,
         "require_token": not options.no_token,
     }

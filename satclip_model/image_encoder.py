@@ -21,7 +21,8 @@ class RandomConvolutionalFeatures(nn.Module):
     """Frozen features of random filters, at several scales, with per-band statistics.
 
     Per scale: average pooling, random filters over all bands applied to the deviation from a typical land spectrum, a
-    threshold, the positive and the negative part, the mean over the patch. Then mean and standard deviation per band. The filters follow from the seed alone.
+    threshold, the positive and the negative part, the mean over the patch. Then mean and standard deviation per band.
+    The filters follow from the seed alone.
 
     Source: Rolf et al. (2021), A generalizable and accessible approach to machine learning with global satellite
         imagery, Nature Communications 12, methods (random convolutional features); here with Gaussian filters.

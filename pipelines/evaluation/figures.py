@@ -310,7 +310,8 @@ def place_captions(places: pd.DataFrame, indices: Sequence[int] | NDArray[np.int
     for record in places.iloc[list(map(int, indices))].to_dict("records"):
         position = f"{_latitude(record['lat_deg'])}, {_longitude(record['lon_deg'])}"
         day = record.get("datetime")
-        captions.append(position if day is None or pd.isna(day) else f"{position}\n{pd.Timestamp(day):%Y-%m-%d}")
+        unknown = day is None or day == "" or pd.isna(day)
+        captions.append(position if unknown else f"{position}\n{pd.Timestamp(day):%Y-%m-%d}")
     return captions
 
 

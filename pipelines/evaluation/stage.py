@@ -13,7 +13,12 @@ from pipelines.embeddings.export import LocationEmbeddings, read_embeddings
 from pipelines.embeddings.grid import GlobalGrid
 from pipelines.embeddings.products import LAND_GRID, embeddings_path
 from pipelines.errors import ArtefactError
-from pipelines.evaluation.baselines import LocationFeatures, SinCosCoordinates, SphericalHarmonicsAlone, UntrainedEncoder
+from pipelines.evaluation.baselines import (
+    LocationFeatures,
+    SinCosCoordinates,
+    SphericalHarmonicsAlone,
+    UntrainedEncoder,
+)
 from pipelines.evaluation.embedded import open_exported
 from pipelines.evaluation.figures import (
     choose_gallery,
@@ -39,6 +44,7 @@ from satclip_model.checkpoint import read_checkpoint
 logger = logging.getLogger(__name__)
 
 MODEL_NAME = "satclip"
+CHECKPOINT = "checkpoint_sha256"
 GALLERY_SIZE = 24
 RETRIEVAL_ROWS = (
     ("recall_at_1", "Recall at 1", "share of patches whose own place comes first in a gallery"),
@@ -88,6 +94,7 @@ def score_embeddings(
         ]
         frames.append(evaluate([load_task(task, tables_root)], methods, splits, seeds))
     scores = pd.concat(frames, ignore_index=True)
+    scores.attrs[CHECKPOINT] = run.record["checkpoint_sha256"]
     path = scores_path(root)
     with replacing(path) as partial:
         scores.to_parquet(partial, index=False)
@@ -96,19 +103,34 @@ def score_embeddings(
     return scores
 
 
-def build_report(root: Path, run_name: str, *, synthetic: bool, title: str) -> Path:
-    """Writes the report of a training run: one HTML page, and its pictures beside it.
+def read_scores(root: Path, run: TrainedModel) -> pd.DataFrame:
+    """The scores of a training run.
 
     Raises:
-        ArtefactError: scores or embeddings are missing.
-        DatasetError: the run's dataset is gone or did not pass.
+        ArtefactError: there are none, or they are of another checkpoint.
     """
-    run = open_run(root, run_name)
-    dataset = open_patch_dataset(root, run.record["dataset_version"])
     path = scores_path(root)
     if not path.is_file():
         raise ArtefactError(f"{path}: no scores yet; materialize downstream_scores")
     scores = pd.read_parquet(path)
+    found, expected = scores.attrs.get(CHECKPOINT), run.record["checkpoint_sha256"]
+    if found != expected:
+        raise ArtefactError(
+            f"{path}: was made by checkpoint {found}, but run {run.name} has {expected}; materialize downstream_scores"
+        )
+    return scores
+
+
+def build_report(root: Path, run_name: str, *, synthetic: bool, title: str) -> Path:
+    """Writes the report of a training run: one HTML page, and its pictures beside it.
+
+    Raises:
+        ArtefactError: scores or embeddings are missing or of another checkpoint.
+        DatasetError: the run's dataset is gone or did not pass.
+    """
+    run = open_run(root, run_name)
+    dataset = open_patch_dataset(root, run.record["dataset_version"])
+    scores = read_scores(root, run)
     grid = read_embeddings(embeddings_path(root, LAND_GRID), run.record["checkpoint_sha256"])
     figures = _figures(dataset, run, grid, scores)
     folder = root / "report"
@@ -160,7 +182,7 @@ def _retrieval(metrics: dict[str, float]) -> list[tuple[str, str, str]]:
         for key, name, meaning in RETRIEVAL_ROWS:
             value = metrics.get(f"{part}_{key}")
             if value is not None:
-                rows.append((f"{name}, {label} places", f"{value:.3g}", meaning))
+                rows.append((f"{name}, {label} places", f"{value:,.0f}" if value >= 100 else f"{value:.3g}", meaning))
     return rows
 
 

@@ -192,7 +192,7 @@ class WindowReader:
 def _factor(source: Any, href: str, band: str, grid: Grid) -> int:  # noqa: ANN401
     """Pixels of the 10 m grid per pixel of the file along one axis."""
     transform = source.transform
-    factor = int(round(transform.a / grid.resolution_m))
+    factor: int = round(transform.a / grid.resolution_m)
     epsg = source.crs.to_epsg() if source.crs else None
     found = (epsg, transform.c, transform.f, source.width * factor, source.height * factor)
     expected = (grid.epsg, grid.x_ul_m, grid.y_ul_m, grid.width_px, grid.height_px)

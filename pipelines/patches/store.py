@@ -185,8 +185,10 @@ class PatchStore:
                 f"{self.folder}: shard {shard} got {len(rows)} rows and pixels {dn.shape}, "
                 f"expected {len(expected)} rows and {(len(expected), *self.image.shape[1:])}"
             )
-        for stale in (self.folder / "patches.zarr").rglob("*.partial"):
-            logger.debug("left by an interrupted write: %s", stale.name)
+        # What an interrupted write left: zarr would read it to fill up a short last shard.
+        file = self.folder / "patches.zarr" / "image" / self.image.metadata.encode_chunk_key((shard, 0, 0, 0))
+        for left in (file, *file.parent.glob("*.partial")):
+            left.unlink(missing_ok=True)
         numcodecs.blosc.use_threads = False  # several threads do not give the same bytes twice
         self.image[expected.start : expected.stop] = dn
         hashes = [patch_sha256(dn[i]) if valid else "" for i, valid in enumerate(rows["valid"])]

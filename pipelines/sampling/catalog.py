@@ -121,7 +121,7 @@ class Catalog:
         except (APIError, requests.RequestException) as error:
             raise CatalogError(
                 f"{self.url}: search in {self.collection} failed after retries ({_brief(error)}); "
-                "run again: places already searched are not lost to the next run's cache, or lower the load"
+                "run again later; nothing of the search is kept"
             ) from error
 
     def relative_href(self, href: str) -> str:

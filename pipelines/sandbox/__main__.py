@@ -23,6 +23,7 @@ from pipelines.sandbox import catalog
 from pipelines.sandbox.cogs import CogStore
 from pipelines.sandbox.config import SandboxConfig
 from pipelines.sandbox.fields import Planet
+from pipelines.sandbox.given_catalog import copy_catalog
 from pipelines.sandbox.lifecycle import SandboxError, free_port, write_state
 from pipelines.sandbox.rendering import Renderer
 from pipelines.sandbox.server import SandboxServer
@@ -82,10 +83,20 @@ def serve(config: SandboxConfig, folder: Path) -> None:
     renderer = Renderer(planet)
     issuer = TokenIssuer(secrets.token_bytes(32), config.token_lifetime_s)
     server = SandboxServer(
-        config.port, CogStore(renderer), planet, issuer, require_token=config.require_token, stac_port=None
+        config.port,
+        CogStore(renderer),
+        planet,
+        issuer,
+        require_token=config.require_token,
+        stac_port=None,
+        files_root=Path(config.catalog) if config.catalog else None,
     )
     with tempfile.TemporaryDirectory(prefix="satclip-sandbox-items-") as name:
         items = Path(name)
+        if config.catalog:
+            copy_catalog(Path(config.catalog), items)
+            _serve_items(server, items, folder)
+            return
         if config.all_land:
             tiles = catalog.land_tiles(renderer)
         else:
@@ -95,27 +106,31 @@ def serve(config: SandboxConfig, folder: Path) -> None:
             tiles = iter(catalog.tiles_of_places(lonlat))
         (items / "collection.json").write_text(json.dumps(catalog.collection()))
         catalog.write_items(items / "items.json", tiles, renderer)
-        stac_port = free_port()
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        stac = _rustac(stac_port, items)
-        try:
-            _wait_for_stac(stac, stac_port)
-            server.stac_port = stac_port
-            write_state(folder, server.origin)
-            logger.info("serving at %s", server.origin)
-            while stac.poll() is None:
-                time.sleep(0.2)
-            raise SandboxError(f"rustac serve ended with code {stac.returncode}")
-        finally:
-            server.shutdown()
-            server.server_close()
-            if stac.poll() is None:
-                stac.terminate()
-                try:
-                    stac.wait(5)
-                except subprocess.TimeoutExpired:
-                    stac.kill()
-                    stac.wait()
+        _serve_items(server, items, folder)
+
+
+def _serve_items(server: SandboxServer, items: Path, folder: Path) -> None:
+    stac_port = free_port()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    stac = _rustac(stac_port, items)
+    try:
+        _wait_for_stac(stac, stac_port)
+        server.stac_port = stac_port
+        write_state(folder, server.origin)
+        logger.info("serving at %s", server.origin)
+        while stac.poll() is None:
+            time.sleep(0.2)
+        raise SandboxError(f"rustac serve ended with code {stac.returncode}")
+    finally:
+        server.shutdown()
+        server.server_close()
+        if stac.poll() is None:
+            stac.terminate()
+            try:
+                stac.wait(5)
+            except subprocess.TimeoutExpired:
+                stac.kill()
+                stac.wait()
 
 
 def main() -> int:

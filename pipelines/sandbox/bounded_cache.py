@@ -15,7 +15,7 @@ class BoundedCache[T]:
         self._lock = Lock()
 
     def get(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """The value of ``key``; the first caller computes it, the others wait. An error reaches all and is forgotten."""
+        """The value of ``key``; the first caller computes it, the others wait. Errors reach all and are not kept."""
         with self._lock:
             future = self._futures.get(key)
             if future is not None:

@@ -13,15 +13,18 @@ class SandboxConfig(BaseModel):
         all_land: Items of all land tiles instead (some 180,000 items; minutes, and 4 GB for the STAC server).
         port: Port on loopback; 0 takes a free one.
         require_token: Answer 403 to a scene's address without a live token.
+        catalog: Folder with collection.json, items.ndjson (addresses of files relative to the folder) and the files;
+            served instead of the planet's own items.
         token_lifetime_s: Seconds a token lives; planetary-computer renews those with less than a minute left.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(default=0, ge=0)
-    num_places: int = Field(default=1024, ge=1)
+    num_places: int = Field(default=1280, ge=1)
     places_seed: int = Field(default=0, ge=0)
     all_land: bool = False
+    catalog: str | None = None
     port: int = Field(default=0, ge=0, le=65_535)
     require_token: bool = True
     token_lifetime_s: float = Field(default=2_700.0, gt=0)

@@ -10,8 +10,9 @@ import numpy as np
 
 TIFF_TILE_SIZE: Final = 256
 MIN_OVERVIEW_SIZE: Final = 512
+DATA_ALIGNMENT: Final = 65_536
+"""Pixels begin at a multiple of this, so that fetching the head of the file in one go renders no tile."""
 _SHORT, _LONG, _DOUBLE, _ASCII = 3, 4, 12, 2
-_WIDTH_BYTES: Final = {_SHORT: 2, _LONG: 4, _DOUBLE: 8, _ASCII: 1}
 _FORMATS: Final = {_SHORT: "H", _LONG: "I", _DOUBLE: "d", _ASCII: "B"}
 _GHOST_CONTENT: Final = b"LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
 """GDAL's declaration of a COG's layout; the trailing blank leaves room for YES."""
@@ -104,25 +105,26 @@ class GeoTiffLayout:
     @cached_property
     def header_size(self) -> int:
         """Bytes before the first pixel."""
-        return len(self._build_header(Level(f, w, 0) for f, w in self._factors_and_widths))
+        used = len(self._build_header([Level(f, w, 0) for f, w in self._factors_and_widths]))
+        return -(-used // DATA_ALIGNMENT) * DATA_ALIGNMENT
 
     @cached_property
     def header(self) -> bytes:
         """Everything before the first pixel."""
-        return self._build_header(iter(self.levels))
+        return self._build_header(self.levels).ljust(self.header_size, b"\0")
 
-    def _build_header(self, levels: Iterator[Level]) -> bytes:
+    def _build_header(self, levels: list[Level]) -> bytes:
         start = 8 + len(_GHOST) + len(_GHOST) % 2
         parts = [struct.pack("<2sHI", b"II", 42, start), _GHOST, b"\0" * (len(_GHOST) % 2)]
-        remaining = list(levels)
-        for index, level in enumerate(remaining):
-            block = self._directory(level, start, is_last=index == len(remaining) - 1)
+        for index, level in enumerate(levels):
+            block = self._directory(level, start, is_last=index == len(levels) - 1)
             parts.append(block)
             start += len(block)
         return b"".join(parts)
 
     def _directory(self, level: Level, start: int, *, is_last: bool) -> bytes:
-        offsets = [level.data_offset + k * self.tile_bytes for k in range(level.num_tiles)]
+        size = self.tile_bytes
+        offsets = list(range(level.data_offset, level.data_offset + level.num_tiles * size, size))
         bits = np.dtype(self.dtype).itemsize * 8
         entries: list[tuple[int, int, list[int] | list[float]]] = [
             (256, _LONG, [level.width]),
@@ -135,7 +137,7 @@ class GeoTiffLayout:
             (322, _SHORT, [TIFF_TILE_SIZE]),
             (323, _SHORT, [TIFF_TILE_SIZE]),
             (324, _LONG, offsets),
-            (325, _LONG, [self.tile_bytes] * level.num_tiles),
+            (325, _LONG, [size] * level.num_tiles),
             (339, _SHORT, [1] * self.num_samples),
         ]
         if level.factor == 1:

@@ -41,11 +41,12 @@ _NOISE_SCALE = np.float32(2.705 / 2147483648.0)
 
 Array = NDArray[Any]
 """An array as a kernel takes it; the compiler specialises on its type."""
+type Scalar = Any
 Floats = NDArray[np.float32]
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _corner(mixed: Any) -> Any:
+def _corner(mixed: Scalar) -> Scalar:
     mixed ^= mixed >> _S1
     mixed *= _MIX_1
     mixed ^= mixed >> _S2
@@ -98,7 +99,7 @@ def unit_vectors(lonlat_rad: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _expand(top: Array, bottom: Array, share: Any, step: int, out: Array) -> None:
+def _expand(top: Array, bottom: Array, share: Scalar, step: int, out: Array) -> None:
     """Values at the pixels of one row between two rows of a lattice; a pixel's value is that of its centre."""
     for c in range(out.shape[0] // step):
         left = top[c] + (bottom[c] - top[c]) * share
@@ -108,7 +109,7 @@ def _expand(top: Array, bottom: Array, share: Any, step: int, out: Array) -> Non
 
 
 @numba.njit(nogil=True, cache=True)
-def _landness(lon_deg: float, lat_deg: float, land: NDArray[np.uint8]) -> Any:
+def _landness(lon_deg: float, lat_deg: float, land: NDArray[np.uint8]) -> Scalar:
     rows, cols = land.shape
     row = (90.0 - lat_deg) / CELL_DEG - 0.5
     col = (lon_deg + 180.0) / CELL_DEG - 0.5
@@ -285,7 +286,7 @@ def sky_at(
 
 
 @numba.njit(nogil=True, cache=True)
-def snow_share(temperature_c: Any, lat: Any, season: float) -> Any:  # noqa: ANN401
+def snow_share(temperature_c: Scalar, lat: Scalar, season: float) -> Scalar:
     """Share of snow in 0 to 1; season is +1 in July and -1 in January."""
     return 1.0 / (1.0 + math.exp((temperature_c + 4.0 + 2.5 * season * math.tanh(2.5 * lat)) / 1.5))
 
@@ -387,6 +388,26 @@ def encode_plane(
                     out[i, j] = 0
 
 
+@numba.njit(nogil=True, cache=True)
+def _ground_class(fields: Array, season: float, cover_green: Array) -> Scalar:
+    """Snow 11, vegetation 4 or bare ground 5 by the fields of one point."""
+    if snow_share(fields[TEMPERATURE], fields[LATITUDE], season) > 0.5:
+        return 11
+    return 4 if 0.5 * cover_green[int(fields[LAND_COVER])] + 0.5 * fields[VEGETATION] > 0.45 else 5
+
+
+@numba.njit(nogil=True, cache=True)
+def _seen_class(cloud: Scalar, shadow: Scalar, outside: Scalar, land: Scalar, ground: Scalar) -> Scalar:
+    """What the satellite sees of one point: nodata 0, cloud 9, 8 or 10, shadow 3, water 6, or the ground."""
+    if outside:
+        return 0
+    if cloud > 0:
+        return 9 if cloud > HIGH_DEPTH else (8 if cloud > MEDIUM_DEPTH else 10)
+    if shadow > SHADOW_DEPTH:
+        return 3
+    return ground if land else 6
+
+
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def classify_plane(
     fields: Array,
@@ -403,9 +424,7 @@ def classify_plane(
     ground = np.empty((count, count), dtype=np.uint8)
     for r in range(count):
         for c in range(count):
-            snow = snow_share(fields[TEMPERATURE, r, c], fields[LATITUDE, r, c], season)
-            green = 0.5 * cover_green[int(fields[LAND_COVER, r, c])] + 0.5 * fields[VEGETATION, r, c]
-            ground[r, c] = 11 if snow > 0.5 else (4 if green > 0.45 else 5)
+            ground[r, c] = _ground_class(fields[:, r, c], season, cover_green)
     row = np.empty((5, size), dtype=np.float32)
     for i in range(size):
         r = i // step
@@ -418,13 +437,25 @@ def classify_plane(
         for c in range(size // step):
             for offset in range(step):
                 j = c * step + offset
-                if abs(row[SWATH, j]) > half_swath:
-                    out[i, j] = 0
-                elif row[CLOUD, j] > 0:
-                    out[i, j] = 9 if row[CLOUD, j] > HIGH_DEPTH else (8 if row[CLOUD, j] > MEDIUM_DEPTH else 10)
-                elif row[SHADOW, j] > SHADOW_DEPTH:
-                    out[i, j] = 3
-                elif row[3, j] + SHORE_RAGGEDNESS * row[4, j] <= 0:
-                    out[i, j] = 6
-                else:
-                    out[i, j] = ground[nearest, c + (1 if 2 * offset >= step else 0)]
+                out[i, j] = _seen_class(
+                    row[CLOUD, j],
+                    row[SHADOW, j],
+                    abs(row[SWATH, j]) > half_swath,
+                    row[3, j] + SHORE_RAGGEDNESS * row[4, j] > 0,
+                    ground[nearest, c + (1 if 2 * offset >= step else 0)],
+                )
+
+
+@numba.njit(nogil=True, cache=True)
+def classify_points(fields: Array, sky: Array, half_swath: np.float32, season: float, cover_green: Array) -> Array:
+    """Scene classes at n points, uint8 (n,), of fields (fields, n) and sky (3, n)."""
+    out = np.empty(fields.shape[1], dtype=np.uint8)
+    for i in range(out.shape[0]):
+        out[i] = _seen_class(
+            sky[CLOUD, i],
+            sky[SHADOW, i],
+            abs(sky[SWATH, i]) > half_swath,
+            fields[LANDNESS, i] + SHORE_RAGGEDNESS * fields[TEXTURE, i] > 0,
+            _ground_class(fields[:, i], season, cover_green),
+        )
+    return out

@@ -207,7 +207,10 @@ def up(config: SandboxConfig, folder: Path) -> SandboxHandle:
         (folder / STATE_NAME).unlink()
     process, _ = _launch(config, folder, detached=True)
     try:
-        return _wait_until_ready(process, folder, config)
+        handle = _wait_until_ready(process, folder, config)
+        # The process is to outlive this object: with a code set, its end is neither awaited nor missed.
+        process.returncode = 0
+        return handle
     except BaseException:
         _stop(process)
         raise

@@ -83,14 +83,15 @@ class Renderer:
         self._spectra = spectra.band_spectra(planet.seed)
         self._grounds: BoundedCache[_Ground] = BoundedCache(capacity)
         self._skies: BoundedCache[NDArray[np.float32]] = BoundedCache(capacity)
+        self._statistics: BoundedCache[tuple[NDArray[np.float64], NDArray[np.float32]]] = BoundedCache(4)
         self._cloud_wavelengths = np.array(CLOUD_WAVELENGTHS_M, dtype=np.float32)
         self._cloud_weights = np.array(CLOUD_WEIGHTS, dtype=np.float32)
 
-    def _ground(self, tile: Tile, resolution_m: float, row: int, col: int, size: int = BLOCK_SIZE) -> _Ground:
+    def _ground(self, tile: Tile, resolution_m: float, row: int, col: int) -> _Ground:
         def compute() -> _Ground:
             step = _lattice_step(resolution_m)
-            count = size // step + 1
-            extent = size * resolution_m
+            count = BLOCK_SIZE // step + 1
+            extent = BLOCK_SIZE * resolution_m
             lonlat = kernels.position_lattice(
                 float(tile.x_ul_m + col * extent),
                 float(tile.signed_y_ul_m - row * extent),
@@ -100,31 +101,19 @@ class Renderer:
             )
             fields = kernels.fields_at(lonlat, *self.planet.field_arguments).reshape(-1, count, count)
             if resolution_m <= FINE_WAVELENGTH_M:
-                fine = kernels.texture_plane(lonlat, count, step, size, FINE_WAVELENGTH_M, self.planet.salts[6])
+                fine = kernels.texture_plane(lonlat, count, step, BLOCK_SIZE, FINE_WAVELENGTH_M, self.planet.salts[6])
             else:
-                fine = np.zeros((size, size), dtype=np.float32)
+                fine = np.zeros((BLOCK_SIZE, BLOCK_SIZE), dtype=np.float32)
             return _Ground(lonlat, fields, fine)
 
-        return self._grounds.get((tile, resolution_m, row, col, size), compute)
+        return self._grounds.get((tile, resolution_m, row, col), compute)
 
-    def _sky(
-        self, scene: Scene, resolution_m: float, row: int, col: int, ground: _Ground, size: int = BLOCK_SIZE
-    ) -> NDArray[np.float32]:
+    def _sky(self, scene: Scene, resolution_m: float, row: int, col: int, ground: _Ground) -> NDArray[np.float32]:
         def compute() -> NDArray[np.float32]:
-            sky: NDArray[np.float32] = kernels.sky_at(
-                ground.lonlat_rad,
-                scene.days,
-                scene.swath_normal,
-                self._cloud_wavelengths,
-                self._cloud_weights,
-                self.planet.cloud_drift,
-                self.planet.salts[7],
-            )
-            count = size // _lattice_step(resolution_m) + 1
-            return sky.reshape(-1, count, count)
+            count = BLOCK_SIZE // _lattice_step(resolution_m) + 1
+            return self._sky_at(scene, ground.lonlat_rad).reshape(-1, count, count)
 
-        key = (scene.tile, scene.sensed, scene.relative_orbit, resolution_m, row, col, size)
-        return self._skies.get(key, compute)
+        return self._skies.get((scene.tile, scene.sensed, scene.relative_orbit, resolution_m, row, col), compute)
 
     def render(
         self, scene: Scene, band: str, row: int, col: int, resolution_m: float | None = None
@@ -195,13 +184,11 @@ class Renderer:
         kernels.encode_plane(surface, sky, step, np.float32(HALF_SWATH), cloud, offset_dn, out)
         return out
 
-    def classify(
-        self, scene: Scene, row: int, col: int, resolution_m: float, size: int = BLOCK_SIZE
-    ) -> NDArray[np.uint8]:
-        """Scene classes of one block, uint8 (size, size)."""
-        ground = self._ground(scene.tile, resolution_m, row, col, size)
-        sky = self._sky(scene, resolution_m, row, col, ground, size)
-        out = np.empty((size, size), dtype=np.uint8)
+    def classify(self, scene: Scene, row: int, col: int, resolution_m: float) -> NDArray[np.uint8]:
+        """Scene classes of one block, uint8 (256, 256)."""
+        ground = self._ground(scene.tile, resolution_m, row, col)
+        sky = self._sky(scene, resolution_m, row, col, ground)
+        out = np.empty((BLOCK_SIZE, BLOCK_SIZE), dtype=np.uint8)
         kernels.classify_plane(
             ground.fields,
             sky,
@@ -215,8 +202,36 @@ class Renderer:
         return out
 
     def scene_classes(self, scene: Scene) -> NDArray[np.uint8]:
-        """The whole scene's classes at 24 x 24 points, from which the item's percentages are counted."""
-        return self.classify(scene, 0, 0, TILE_SIZE_M / STATISTICS_SIZE, STATISTICS_SIZE)
+        """Classes at 24 x 24 points spread over the scene, from which its percentages are counted; without layers."""
+        lonlat, fields = self._statistics.get(scene.tile, lambda: self._statistics_points(scene.tile))
+        sky = self._sky_at(scene, lonlat)
+        classes: NDArray[np.uint8] = kernels.classify_points(
+            fields, sky, np.float32(HALF_SWATH), scene.season, spectra.COVER_GREEN_ARRAY
+        )
+        return classes.reshape(STATISTICS_SIZE, STATISTICS_SIZE)
+
+    def _statistics_points(self, tile: Tile) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        spacing = TILE_SIZE_M / STATISTICS_SIZE
+        lonlat = kernels.position_lattice(
+            float(tile.x_ul_m + spacing / 2),
+            float(tile.signed_y_ul_m - spacing / 2),
+            float(spacing),
+            STATISTICS_SIZE,
+            float(np.radians(central_meridian_deg(tile.zone))),
+        )
+        return lonlat, kernels.fields_at(lonlat, *self.planet.field_arguments)
+
+    def _sky_at(self, scene: Scene, lonlat_rad: NDArray[np.float64]) -> NDArray[np.float32]:
+        sky: NDArray[np.float32] = kernels.sky_at(
+            lonlat_rad,
+            scene.days,
+            scene.swath_normal,
+            self._cloud_wavelengths,
+            self._cloud_weights,
+            self.planet.cloud_drift,
+            self.planet.salts[7],
+        )
+        return sky
 
     def _apply_layers(
         self,

@@ -7,15 +7,16 @@ import re
 import socketserver
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BufferedIOBase
+from pathlib import Path
 from typing import Final
 
 from pipelines.sandbox import catalog
 from pipelines.sandbox.bounded_cache import BoundedCache
-from pipelines.sandbox.cogs import CogFile, CogStore
+from pipelines.sandbox.cogs import CogStore
 from pipelines.sandbox.fields import Planet
 from pipelines.sandbox.tables import table_csv
 from pipelines.sandbox.tokens import TokenIssuer
@@ -71,6 +72,7 @@ class SandboxServer(socketserver.ThreadingTCPServer):
         planet: The fields behind the tables.
         issuer: The tokens; None serves files to everyone.
         stac_port: Port of the STAC server behind /stac, or None while there is none.
+        files_root: Folder served under /files.
     """
 
     allow_reuse_address = True
@@ -86,6 +88,7 @@ class SandboxServer(socketserver.ThreadingTCPServer):
         *,
         require_token: bool,
         stac_port: int | None,
+        files_root: Path | None = None,
     ) -> None:
         super().__init__(("127.0.0.1", port), _Connection)
         self.store = store
@@ -93,6 +96,7 @@ class SandboxServer(socketserver.ThreadingTCPServer):
         self.issuer = issuer
         self.require_token = require_token
         self.stac_port = stac_port
+        self.files_root = files_root
         self.local = threading.local()
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -117,6 +121,8 @@ class SandboxServer(socketserver.ThreadingTCPServer):
             return _answer(405, f"{request.method} is not allowed here; use GET or HEAD\n")
         if section == "cog":
             return self._file(request, rest)
+        if section == "files" and self.files_root is not None:
+            return self._real_file(request, rest)
         if section == "sas":
             return self._token(rest)
         if section == "tables":
@@ -138,14 +144,23 @@ class SandboxServer(socketserver.ThreadingTCPServer):
             cog = self.store.open(path)
         except FileNotFoundError as error:
             return _answer(404, f"no such scene or band: {error}\n")
-        return self._ranged(request, cog)
+        return self._ranged(
+            request, cog.layout.size, lambda start, stop: cog.layout.read_range(start, stop, cog.render_tile)
+        )
 
-    def _ranged(self, request: Request, cog: CogFile) -> Response:
-        size = cog.layout.size
+    def _real_file(self, request: Request, path: str) -> Response:
+        assert self.files_root is not None
+        file = (self.files_root / path).resolve()
+        if not file.is_relative_to(self.files_root.resolve()) or not file.is_file():
+            return _answer(404, f"no such file: {path}\n")
+        content = file.read_bytes()
+        return self._ranged(request, len(content), lambda start, stop: iter((content[start:stop],)))
+
+    def _ranged(self, request: Request, size: int, read: Callable[[int, int], Iterator[bytes]]) -> Response:
         common = {"Accept-Ranges": "bytes", "Last-Modified": "Wed, 17 May 2023 00:00:00 GMT"}
         match = _RANGE.fullmatch(request.headers.get("range", "").strip())
         if match is None or (not match[1] and not match[2]):
-            return Response(200, catalog.COG_TYPE, size, cog.layout.read_range(0, size, cog.render_tile), common)
+            return Response(200, catalog.COG_TYPE, size, read(0, size), common)
         if match[1]:
             start, stop = int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
         else:
@@ -153,8 +168,7 @@ class SandboxServer(socketserver.ThreadingTCPServer):
         if start >= stop:
             return _answer(416, "", **{"Content-Range": f"bytes */{size}"})
         common["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-        pieces = cog.layout.read_range(start, stop, cog.render_tile)
-        return Response(206, catalog.COG_TYPE, stop - start, pieces, common)
+        return Response(206, catalog.COG_TYPE, stop - start, read(start, stop), common)
 
     def _token(self, path: str) -> Response:
         parts = path.split("/")

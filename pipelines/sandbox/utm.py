@@ -51,7 +51,7 @@ def to_utm(lonlat_deg: NDArray[np.float64], zone: int) -> tuple[NDArray[np.float
     return FALSE_EASTING_M + SCALED_RADIUS_M * eta, SCALED_RADIUS_M * xi
 
 
-@numba.njit(nogil=True, cache=True, fastmath=False)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=True, fastmath=False)
 def utm_to_lonlat(x_m: float, signed_y_m: float, meridian_rad: float) -> tuple[float, float]:
     """Longitude and latitude in radians (longitude not wrapped) of one point; northing signed from the equator."""
     xi = signed_y_m / SCALED_RADIUS_M

@@ -250,7 +250,12 @@ def _retrieval_metrics(model: SatCLIP, training: PlaceTensors, validation: Place
     return metrics
 
 
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "litlogger" not in record.getMessage().lower()
+
+
 def _fit(trainer: lightning.Trainer, module: SatCLIPLightningModule, data: PlaceDataModule) -> None:
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     with warnings.catch_warnings():
         # Lightning 2.6 asks PyTorch's pytree in a way that PyTorch 2.9 deprecates.
         warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated", category=FutureWarning)

@@ -27,7 +27,7 @@ def test_initial_weights_fill_their_ranges() -> None:
     bounds = {"layers.0": 1 / 50, "layers.1": math.sqrt(6 / 96), "last_layer": math.sqrt(6 / 96)}
     for name, parameter in network.named_parameters():
         bound = bounds[name.rpartition(".")[0]]
-        assert 0.9 * bound < float(parameter.abs().max()) <= bound, name
+        assert 0.9 * bound < float(parameter.detach().abs().max()) <= bound, name
 
 
 def test_first_frequency_scales_the_first_layer_only() -> None:

@@ -23,6 +23,7 @@ from pipelines.sampling.scenes import find_scenes
 from tests.loopback.cog import CogServer
 from tests.loopback.coordinate_scene import CoordinateScene, SclBlock, collection
 from tests.loopback.faults import reset, status, truncate
+from tests.loopback.stac import PgstacServer
 from tests.loopback.stub_stac import StubStac
 
 NORTH = CoordinateScene(epsg=32632, x_ul_m=399960, y_ul_m=5300040, mgrs_tile="32TLT", scene_number=0)
@@ -354,3 +355,22 @@ def test_scenes_across_the_antimeridian_serve_places_on_both_sides(planet: Plane
 def test_an_empty_search_says_what_to_change(planet: Planet) -> None:
     with pytest.raises(CatalogError, match=r"no scene of sentinel-2-l2a from 2021-01-01 .* widen the dates or raise"):
         planet.plan([(10.0, 50.0)])
+
+
+@pytest.mark.postgres
+def test_the_chain_runs_on_the_server_that_the_planetary_computer_runs(
+    planet: Planet, pgstac: PgstacServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    overcast = replace(NORTH, relative_orbit=22, cloud_cover_percent=80.0)
+    planet.add(NORTH, SOUTH, overcast)
+    pgstac.load(collection(), planet.stub.items)
+    planet.server.hand_on_to(pgstac.url)
+    manifest = planet.plan([NORTH.lonlat_at(500, 500), SOUTH.lonlat_at(300, 800)])
+    assert "catalog honours the query extension" in caplog.text
+    planet.build()
+    rows, pixels = planet.rows(manifest), planet.pixels(manifest)
+    assert rows["item_id"].tolist() == [NORTH.item_id, SOUTH.item_id]
+    for index, scene in enumerate([NORTH, SOUTH]):
+        row = rows.loc[index]
+        np.testing.assert_array_equal(pixels[index], scene.expected_patch(row.row_px, row.col_px))

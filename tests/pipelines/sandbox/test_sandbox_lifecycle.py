@@ -10,7 +10,9 @@ import warnings
 import numpy as np
 import pystac_client
 import pytest
+import rasterio
 import shapely
+from rasterio.windows import Window
 
 from pipelines.errors import ConfigurationError
 from pipelines.sandbox.catalog import data_ring_lonlat_deg, item
@@ -129,6 +131,36 @@ def test_geometry_is_the_covered_part_of_the_tile(tile_id):
         nodata = entry["properties"]["s2:nodata_pixel_percentage"]
         assert 100 * (1 - shape.area / whole) == pytest.approx(nodata, abs=5)
         assert shape.area == pytest.approx(shapely.Polygon(data_ring_lonlat_deg(scene)).area, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("tile_id", "band", "window"),
+    [
+        ("32UNA", "B02", Window(5000, 5001, 256, 250)),
+        ("35LNE", "B11", Window(10, 700, 128, 130)),
+        ("01WCN", "B04", Window(10_800, 10_850, 180, 130)),
+        ("27XVN", "B09", Window(1_700, 1_650, 130, 180)),
+        ("19HCC", "SCL", Window(2_500, 2_550, 128, 128)),
+    ],
+)
+def test_windows_read_over_http_equal_direct_rendering(sandbox, tile_id, band, window):
+    renderer = Renderer(Planet(0))
+    scene = tile_scenes(tile_from_id(tile_id), 0)[1]
+    with urllib.request.urlopen(f"{sandbox.sas_url}/sandbox/sentinel2-l2") as response:
+        query = json.load(response)["token"]
+    url = f"{sandbox.origin}/cog/{scene.product_name}/{band}.tif?{query}"
+    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": False}
+    with rasterio.Env(**options), rasterio.open(url) as source:
+        pixels = source.read(1, window=window)
+        assert source.crs.to_epsg() == scene.tile.epsg
+    top, left = int(window.row_off), int(window.col_off)
+    rows, cols = (
+        range(top // 256, (top + pixels.shape[0] - 1) // 256 + 1),
+        range(left // 256, (left + pixels.shape[1] - 1) // 256 + 1),
+    )
+    direct = np.block([[renderer.render(scene, band, r, c) for c in cols] for r in rows])
+    y, x = top - 256 * rows[0], left - 256 * cols[0]
+    np.testing.assert_array_equal(pixels, direct[y : y + pixels.shape[0], x : x + pixels.shape[1]])
 
 
 def test_a_command_sees_the_addresses_and_its_code_is_returned(tmp_path):

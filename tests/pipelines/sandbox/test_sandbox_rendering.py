@@ -163,15 +163,15 @@ def test_nodata_is_exactly_what_lies_outside_the_swath(renderer):
     scene = next(s for s in tile_scenes(tile, 0) if 0.2 < (renderer.scene_classes(s) == 0).mean() < 0.8)
     row, col = next(
         (r, c)
-        for r in range(43)
-        for c in range(43)
-        if 0.2 < (renderer.render(scene, "B05", r // 2, c // 2) == 0).mean() < 0.8
+        for r in range(3, 20, 4)
+        for c in range(1, 20)
+        if 0.2 < (renderer.render(scene, "B05", r, c) == 0).mean() < 0.8
     )
-    red = renderer.render(scene, "B05", row // 2, col // 2)
-    classes = renderer.render(scene, "SCL", row // 2, col // 2)
+    red = renderer.render(scene, "B05", row, col)
+    classes = renderer.render(scene, "SCL", row, col)
     np.testing.assert_array_equal(red == 0, classes == 0)
-    x = tile.x_ul_m + (256 * (col // 2) + np.arange(256) + 0.5) * 20.0
-    y = np.full(256, tile.signed_y_ul_m - (256 * (row // 2) + 100.5) * 20.0)
+    x = tile.x_ul_m + (256 * (col) + np.arange(256) + 0.5) * 20.0
+    y = np.full(256, tile.signed_y_ul_m - (256 * (row) + 100.5) * 20.0)
     lon, lat = np.radians(from_utm(x, y, tile.zone)).T
     cross = scene.swath_normal @ np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
     np.testing.assert_array_equal(red[100, 5:-5] == 0, (np.abs(cross) > HALF_SWATH)[5:-5])

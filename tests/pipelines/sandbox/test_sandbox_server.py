@@ -7,10 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
-import rasterio
-from rasterio.windows import Window
 
 from pipelines.sandbox.cogs import CogStore
 from pipelines.sandbox.fields import Planet
@@ -128,31 +125,6 @@ def test_tables_are_served(connection):
     status, body, _ = _get(connection, "/tables/biome.csv")
     assert status == 200
     assert body.startswith(b"lon,lat,biome\n")
-
-
-@pytest.mark.parametrize(
-    ("tile_id", "band", "window"),
-    [
-        ("32UNA", "B02", Window(5000, 5001, 256, 250)),
-        ("35LNE", "B11", Window(10, 700, 128, 130)),
-        ("01WCN", "B04", Window(10_800, 10_850, 180, 130)),
-        ("27XVN", "B09", Window(1_700, 1_650, 130, 180)),
-        ("19HCC", "SCL", Window(2_500, 2_550, 128, 128)),
-    ],
-)
-def test_windows_read_over_http_equal_direct_rendering(server, renderer, tile_id, band, window):
-    scene = tile_scenes(tile_from_id(tile_id), 0)[1]
-    query = server.issuer.issue("sentinel2-l2", datetime.now(UTC))["token"]
-    url = f"{server.origin}/cog/{scene.product_name}/{band}.tif?{query}"
-    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "VSI_CACHE": False}
-    with rasterio.Env(**options), rasterio.open(url) as source:
-        pixels = source.read(1, window=window)
-        assert source.crs.to_epsg() == scene.tile.epsg
-    top, left = int(window.row_off), int(window.col_off)
-    rows, cols = range(top // 256, (top + pixels.shape[0] - 1) // 256 + 1), range(left // 256, (left + pixels.shape[1] - 1) // 256 + 1)
-    direct = np.block([[renderer.render(scene, band, r, c) for c in cols] for r in rows])
-    y, x = top - 256 * rows[0], left - 256 * cols[0]
-    np.testing.assert_array_equal(pixels, direct[y : y + pixels.shape[0], x : x + pixels.shape[1]])
 
 
 def test_counters_count(connection, scene, token):

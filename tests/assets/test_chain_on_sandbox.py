@@ -1,0 +1,205 @@
+"""The whole chain by the command a user types, on the embedded planet, from another folder."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from assets.embeddings import location_embeddings
+from assets.evaluation import DownstreamScoresConfig, ReportConfig, TaskSettings, downstream_scores, report
+from assets.presets import read_preset
+from assets.resources import TablesResource, WorkspaceResource
+from pipelines.embeddings.export import read_embeddings
+from pipelines.embeddings.products import LAND_GRID, embeddings_path
+from pipelines.errors import ArtefactError
+from pipelines.evaluation.scores import COLUMNS
+from pipelines.evaluation.stage import read_scores, scores_path
+from pipelines.patches.dataset import open_patch_dataset
+from pipelines.sampling.manifest import read_sampling_manifest
+from pipelines.sampling.tables import read_record
+from pipelines.training.checkpoints import open_run
+from pipelines.workspace import describe_workspace
+from tests.conftest import REPOSITORY
+
+pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(600)]
+
+PRESET = read_preset("ci")["ops"]
+NUM_PLACES = PRESET["sample_points"]["config"]["num_places"]
+PROGRAMS = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A finished run: its workspace, Dagster's own folder, and what it printed."""
+
+    root: Path
+    home: Path
+    output: str
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    folder = tmp_path_factory.mktemp("chain")
+    home, elsewhere, root = folder / "home", folder / "elsewhere", folder / "workspace"
+    home.mkdir()
+    elsewhere.mkdir()
+    shutil.copy(REPOSITORY / "dagster.yaml", home)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SATCLIP_", "PC_SDK_"))}
+    environment |= {"DAGSTER_HOME": str(home), "SATCLIP_ROOT": str(root)}
+    environment |= {"DAGSTER_DISABLE_TELEMETRY": "1", "PYTHONWARNINGS": "ignore"}
+    satclip, dagster = str(PROGRAMS / "satclip"), str(PROGRAMS / "dagster")
+    config = subprocess.run([satclip, "config", "ci"], capture_output=True, text=True, check=True).stdout.strip()
+    job = [dagster, "job", "execute", "-m", "assets.definitions", "-j", "full_chain", "-c", config]
+    result = subprocess.run(
+        [satclip, "sandbox", "run", "--num-places", str(NUM_PLACES), "--", *job],
+        cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=540,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert list(elsewhere.iterdir()) == []
+    return Chain(root, home, result.stdout + result.stderr)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_every_artefact_exists_and_is_named(chain: Chain) -> None:
+    artefacts = describe_workspace(chain.root)
+    assert list(artefacts) == ["store", "checkpoint", "embeddings", "scores", "report"]
+    page = artefacts["report"].read_text()
+    assert page.count("<img") >= 5
+    assert "synthetic" in page.lower()
+
+
+def test_scores_are_rows_in_coordbench_columns(chain: Chain) -> None:
+    scores = pd.read_parquet(scores_path(chain.root))
+    assert tuple(scores.columns) == COLUMNS
+    assert set(scores["task"]) == {each["name"] for each in PRESET["downstream_scores"]["config"]["tasks"]}
+    assert len(set(scores["model_name"])) == 4
+    assert len(set(scores["split"])) == 2
+    assert scores["metric_value"].notna().all()
+    csv = pd.read_csv(scores_path(chain.root).with_suffix(".csv"))
+    assert tuple(csv.columns) == COLUMNS
+    assert len(csv) == len(scores)
+
+
+def test_every_artefact_names_its_parents(chain: Chain) -> None:
+    manifest = read_sampling_manifest(chain.root / "sampling" / "sampling_manifest.parquet")
+    dataset = open_patch_dataset(chain.root)
+    run = open_run(chain.root)
+    assert dataset.version == manifest.plan_id
+    assert run.record["dataset_version"] == dataset.version
+    assert run.record["checkpoint_sha256"] == sha256(run.checkpoint_path)
+    for name in (LAND_GRID, *(each["name"] for each in PRESET["location_embeddings"]["config"]["tables"])):
+        provenance = read_embeddings(embeddings_path(chain.root, name), sha256(run.checkpoint_path)).provenance
+        assert provenance["dataset_version"] == dataset.version
+        assert provenance["run"] == run.name
+    assert pd.read_parquet(scores_path(chain.root)).attrs["checkpoint_sha256"] == sha256(run.checkpoint_path)
+    assert sha256(run.checkpoint_path)[:16] in (chain.root / "report" / "report.html").read_text()
+
+
+def test_every_place_is_a_row(chain: Chain) -> None:
+    places = open_patch_dataset(chain.root).places
+    assert places["place_id"].tolist() == list(range(NUM_PLACES))
+    assert places["valid"].mean() > 0.8
+
+
+def test_no_signed_address_is_written_or_printed(chain: Chain) -> None:
+    files = [path for folder in (chain.root, chain.home) for path in folder.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".db" for path in files)
+    for path in files:
+        assert b"sig=" not in path.read_bytes(), path
+    assert "sig=" not in chain.output
+
+
+def test_no_port_enters_a_manifest(chain: Chain) -> None:
+    tables = sorted((chain.root / "sampling").glob("*.parquet"))
+    tables += sorted((chain.root / "datasets").rglob("*.parquet"))
+    assert len(tables) >= 5
+    for path in tables:
+        text = pq.read_table(path).to_pandas().to_csv() + json.dumps(read_record(path))
+        assert "127.0.0.1" not in text, path
+        assert "http" not in text.replace("https://", ""), path
+
+
+def test_finished_stages_reach_the_event_log_with_their_progress(chain: Chain) -> None:
+    assert "places have a patch" in chain.output
+    with dg.DagsterInstance.from_config(str(chain.home)) as instance:
+        (record,) = instance.get_runs()
+        assert record.status is dg.DagsterRunStatus.SUCCESS
+        events = instance.all_logs(record.run_id)
+        messages = [entry.user_message for entry in events]
+        assert any("left" in message and "places" in message for message in messages)
+        evaluations = [
+            entry.get_dagster_event().asset_check_evaluation_data
+            for entry in events
+            if entry.dagster_event and entry.dagster_event.event_type_value == "ASSET_CHECK_EVALUATION"
+        ]
+        assert len(evaluations) == 6
+        assert all(each.passed for each in evaluations if each.blocking)
+        materialized = instance.get_materialized_partitions(dg.AssetKey("patches"))
+        assert len(materialized) == 80
+        pictures = {"sample_points": "map", "patch_dataset": "gallery", "satclip_checkpoint": "loss_curves"}
+        pictures |= {"location_embeddings": "map", "downstream_scores": "chart"}
+        for name, entry in pictures.items():
+            event = instance.get_latest_materialization_event(dg.AssetKey(name))
+            assert event is not None
+            value = event.asset_materialization.metadata[entry]
+            assert str(value.value).startswith("![")
+            assert len(str(value.value)) < 150_000
+
+
+@pytest.fixture
+def another_checkpoint(chain: Chain, tmp_path: Path) -> Path:
+    """The workspace after another training: its latest run has another checkpoint."""
+    root = tmp_path / "workspace"
+    shutil.copytree(chain.root, root)
+    run = open_run(root)
+    folder = run.checkpoint_path.parent
+    other = folder.with_name("other")
+    shutil.copytree(folder, other)
+    record = json.loads((other / "record.json").read_text())
+    (other / "record.json").write_text(json.dumps(record | {"checkpoint_sha256": "0" * 64}))
+    (root / "checkpoints" / "latest.json").write_text(json.dumps({"run": "other"}))
+    return root
+
+
+def failure_message(result: dg.ExecuteInProcessResult, step: str) -> str:
+    (event,) = [event for event in result.all_events if event.is_step_failure and event.step_key == step]
+    error = event.step_failure_data.error
+    assert error is not None
+    return (error.cause or error).message
+
+
+@pytest.mark.parametrize("step", ["location_embeddings", "downstream_scores", "report"])
+def test_artefacts_of_another_checkpoint_are_refused(another_checkpoint: Path, step: str) -> None:
+    task = TaskSettings(name="elevation", table="elevation.csv", target="elevation")
+    configs = {"downstream_scores": DownstreamScoresConfig(tasks=[task]), "report": ReportConfig()}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [location_embeddings, downstream_scores, report],
+            selection=[step],
+            run_config=dg.RunConfig({name: config for name, config in configs.items() if name == step}),
+            resources={"workspace": WorkspaceResource(root=str(another_checkpoint)), "tables": TablesResource()},
+            instance=instance,
+            raise_on_error=False,
+        )
+        assert not result.success
+        message = failure_message(result, step)
+    assert "checkpoint" in message
+    assert "0" * 12 in message
+    assert "materialize" in message or "rebuild" in message
+
+
+def test_scores_of_another_checkpoint_are_refused_by_the_report(another_checkpoint: Path) -> None:
+    with pytest.raises(ArtefactError, match=r"downstream_scores.parquet: was made by checkpoint .* materialize"):
+        read_scores(another_checkpoint, open_run(another_checkpoint))

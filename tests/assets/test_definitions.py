@@ -1,0 +1,177 @@
+"""What Dagster loads: cheap to import, complete for a reader, and as the committed picture of the graph says."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from pydantic import BaseModel
+
+from assets.definitions import defs as load_definitions
+from assets.partitions import NUM_PARTITIONS
+from assets.patches import PatchesConfig
+from assets.presets import preset_names, read_preset
+from assets.sampling import SamplePointsConfig, SamplingManifestConfig, SceneCandidatesConfig
+from assets.schedules import monthly_refresh
+from assets.training import SatclipCheckpointConfig
+from pipelines.patches.config import PatchConfig
+from pipelines.sampling.config import PlacesConfig, PlanConfig, SearchConfig
+from pipelines.training.config import TrainingConfig
+
+SNAPSHOT = Path(__file__).resolve().parents[1] / "data" / "asset_graph" / "asset_graph.txt"
+JOBS = ("build_dataset", "evaluate_model", "full_chain", "train_model")
+HEAVY = set("torch lightning rasterio zarr pandas geopandas xarray dask matplotlib sklearn numba".split())
+IMPORTS = """
+import json, sys, time
+start = time.perf_counter()
+import dagster
+dagster_s = time.perf_counter() - start
+import assets.definitions
+assets.definitions.defs()
+total_s = time.perf_counter() - start
+modules = sorted({name.partition(".")[0] for name in sys.modules})
+print(json.dumps({"modules": modules, "seconds": [dagster_s, total_s]}))
+"""
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    return load_definitions()
+
+
+def assets_of(job: dg.JobDefinition) -> set[str]:
+    return {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+
+
+def describe(definitions: dg.Definitions) -> str:
+    """The asset graph as text, one fact per line."""
+    graph = definitions.resolve_asset_graph()
+    lines: list[str] = []
+    for key in sorted(graph.get_all_asset_keys()):
+        node = graph.get(key)
+        lines.append(f"asset {key.to_user_string()}")
+        lines.append(f"  group {node.group_name}")
+        lines.append(f"  kinds {', '.join(sorted(node.kinds))}")
+        lines.append(f"  deps {', '.join(sorted(each.to_user_string() for each in node.parent_keys)) or 'none'}")
+        if node.partitions_def is not None:
+            keys = node.partitions_def.get_partition_keys()
+            lines.append(f"  partitions {len(keys)}: {keys[0]} to {keys[-1]}, {node.backfill_policy}")
+        if node.pools:
+            lines.append(f"  pool {', '.join(sorted(node.pools))}")
+        checks = sorted(graph.get_check_keys_for_assets({key}), key=lambda each: each.name)
+        lines += [f"  check {each.name}{' (blocking)' if graph.get(each).blocking else ''}" for each in checks]
+    for name in JOBS:
+        job = definitions.resolve_job_def(name)
+        lines.append(f"job {name}")
+        lines.append(
+            f"  assets {', '.join(sorted(key.to_user_string() for key in job.asset_layer.executable_asset_keys))}"
+        )
+        lines += [f"  tag {tag} = {value}" for tag, value in sorted(job.tags.items())]
+    schedule = definitions.resolve_schedule_def("monthly_refresh")
+    lines.append(f"schedule {schedule.name}")
+    lines.append(f"  job {schedule.job_name}")
+    lines.append(f"  cron {schedule.cron_schedule} {schedule.execution_timezone}")
+    lines.append(f"  default status {schedule.default_status.value}")
+    return "\n".join(lines) + "\n"
+
+
+def test_definitions_load_and_validate() -> None:
+    dg.Definitions.validate_loadable(load_definitions())
+
+
+def test_the_asset_graph_is_the_committed_one(definitions: dg.Definitions) -> None:
+    found = describe(definitions)
+    if not SNAPSHOT.is_file():
+        SNAPSHOT.write_text(found)
+        pytest.fail(f"{SNAPSHOT} was missing and has been written; read it, commit it, run again")
+    assert found == SNAPSHOT.read_text(), f"if the change is meant, delete {SNAPSHOT} and run again"
+
+
+def test_loading_imports_nothing_heavy(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORTS], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    found = json.loads(result.stdout)
+    dagster_s, total_s = found["seconds"]
+    sys.stdout.write(f"import dagster {dagster_s:.2f} s, with the definitions {total_s:.2f} s\n")
+    assert "assets" in found["modules"]
+    assert not HEAVY & set(found["modules"])
+
+
+def test_every_asset_and_check_tells_a_reader_what_it_is(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.group_name != "default", key
+        assert node.kinds, key
+        assert node.description, key
+        assert not node.description.startswith(" "), key
+    for key in graph.asset_check_keys:
+        assert graph.get(key).description, key
+    for name in JOBS:
+        assert definitions.resolve_job_def(name).description, name
+
+
+def test_every_setting_has_a_default_and_a_description(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    without: list[str] = []
+    for key in sorted(graph.get_all_asset_keys()):
+        fields = graph.get(key).assets_def.op.config_schema.config_type.fields
+        without += [f"{key.to_user_string()}.{name}" for name, field in fields.items() if not field.description]
+    assert without == []
+
+
+def test_there_are_eighty_partitions(definitions: dg.Definitions) -> None:
+    partitions = definitions.resolve_asset_graph().get(dg.AssetKey("patches")).partitions_def
+    assert partitions is not None
+    assert NUM_PARTITIONS == len(partitions.get_partition_keys()) == 80
+    assert [int(key) for key in partitions.get_partition_keys()] == list(range(80))
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_fits_every_job(definitions: dg.Definitions, name: str) -> None:
+    assert set(read_preset(name)["ops"]) <= assets_of(definitions.resolve_job_def("full_chain"))
+    for each in JOBS:
+        job = definitions.resolve_job_def(each)
+        dg.validate_run_config(job, read_preset(name, assets_of(job)))
+    dg.validate_run_config(definitions.resolve_job_def("full_chain"), read_preset(name))
+
+
+def test_an_unknown_preset_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"preset 'demo' not found, expected one of ci, planetary_computer, sandbox"):
+        read_preset("demo")
+
+
+@pytest.mark.parametrize(
+    ("config", "model"),
+    [
+        (SamplePointsConfig, PlacesConfig),
+        (SceneCandidatesConfig, SearchConfig),
+        (SamplingManifestConfig, PlanConfig),
+        (PatchesConfig, PatchConfig),
+        (SatclipCheckpointConfig, TrainingConfig),
+    ],
+)
+def test_defaults_in_the_launchpad_are_those_of_the_stage(config: type[BaseModel], model: type[BaseModel]) -> None:
+    chosen = config().model_dump()
+    assert {name: chosen[name] for name in model.model_fields} == model().model_dump()
+
+
+@pytest.mark.parametrize("preset", ["ci", "planetary_computer"])
+def test_the_refresh_asks_for_the_presets_settings_once_a_month(
+    definitions: dg.Definitions, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SATCLIP_PRESET", preset)
+    context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 11, 2, 3, tzinfo=UTC))
+    (request,) = monthly_refresh(context)
+    assert request.run_key == "2026-11"
+    assert request.tags["satclip/month"] == "2026-11"
+    assert request.tags["dagster/asset_partition_range_end"] == "79"
+    places = read_preset(preset)["ops"]["sample_points"]["config"]
+    assert request.run_config["ops"]["sample_points"]["config"] == places
+    dg.validate_run_config(definitions.resolve_job_def("build_dataset"), request.run_config)
