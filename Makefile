@@ -22,7 +22,7 @@ demo: $(INSTALLED) $(INSTANCE) ## Run the whole chain on the embedded sandbox an
 	@satclip summary
 
 test: $(INSTALLED) ## Run all tests
-	@pytest -n 2
+	@pytest -n 2 --dist loadscope
 
 check: export PYTHONWARNINGS := ignore
 check: $(INSTALLED) $(INSTANCE) ## Check format, style, types, import contracts and Dagster's definitions

@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets.embeddings import location_embeddings
 from assets.evaluation import downstream_scores
+from assets.metadata import listed
 from assets.patches import patch_dataset
 from assets.resources import WorkspaceResource
 from assets.sampling import sampling_manifest
@@ -36,7 +37,7 @@ def every_shard_is_verified(workspace: WorkspaceResource) -> dg.AssetCheckResult
     record = read_dataset_record(dataset_folder(workspace.path, manifest.plan_id))
     return dg.AssetCheckResult(
         passed=record.passed,
-        metadata={"problems": dg.MetadataValue.json(list(record.problems)), "shards": record.num_shards},
+        metadata={"problems": listed(record.problems), "shards": record.num_shards},
     )
 
 
@@ -50,7 +51,7 @@ def reflectance_is_plausible(workspace: WorkspaceResource) -> dg.AssetCheckResul
     manifest = read_sampling_manifest(workspace.path / "sampling" / "sampling_manifest.parquet")
     record = read_dataset_record(dataset_folder(workspace.path, manifest.plan_id))
     odd = [each.band for each in record.statistics if not (0 < each.mean < 1 and each.std > 0)]
-    return dg.AssetCheckResult(passed=not odd, metadata={"implausible_bands": dg.MetadataValue.json(odd)})
+    return dg.AssetCheckResult(passed=not odd, metadata={"implausible_bands": listed(odd)})
 
 
 @dg.asset_check(asset=satclip_checkpoint, blocking=True)

@@ -26,7 +26,7 @@ class LocationEmbeddingsConfig(dg.Config):
     tables: list[PointTableConfig] = Field(default=[], description="Tables of points.")
 
 
-@dg.asset(group_name=GROUP, kinds={"torch", "geoparquet"}, deps=[satclip_checkpoint])
+@dg.asset(group_name=GROUP, kinds={"pytorch", "geoparquet"}, deps=[satclip_checkpoint])
 def location_embeddings(
     config: LocationEmbeddingsConfig, workspace: WorkspaceResource, tables: TablesResource
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -44,10 +44,10 @@ def location_embeddings(
         metadata={
             "dagster/row_count": sum(counts.values()),
             "path": dg.MetadataValue.path(paths[0].parent),
+            "map": embedding_map(embeddings_path(workspace.path, LAND_GRID), config.resolution_deg),
             "points": dg.MetadataValue.json(counts),
             "run": run.name,
             "checkpoint_sha256": run.record["checkpoint_sha256"],
-            "map": embedding_map(embeddings_path(workspace.path, LAND_GRID), config.resolution_deg),
         },
         data_version=dg.DataVersion(content_hash([file_sha256(path) for path in paths])),
     )

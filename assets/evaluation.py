@@ -60,11 +60,11 @@ def downstream_scores(
         metadata={
             "dagster/row_count": len(scores),
             "path": dg.MetadataValue.path(path),
-            "run": run.name,
-            "checkpoint_sha256": run.record["checkpoint_sha256"],
-            "scores": dg.MetadataValue.md(markdown_table(scores)),
             "chart": score_chart(scores),
             **score_metrics(scores),
+            "scores": dg.MetadataValue.md(markdown_table(scores)),
+            "run": run.name,
+            "checkpoint_sha256": run.record["checkpoint_sha256"],
         },
         data_version=dg.DataVersion(file_sha256(path)),
     )

@@ -17,7 +17,7 @@ class ImageFeaturesConfig(dg.Config):
     num_filters: int = Field(default=64, ge=1, le=1024, description="Filters per scale.")
 
 
-@dg.asset(group_name=GROUP, kinds={"torch", "zarr"}, deps=[patch_dataset])
+@dg.asset(group_name=GROUP, kinds={"pytorch", "zarr"}, deps=[patch_dataset])
 def image_features(config: ImageFeaturesConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Features of every patch under the frozen image backbone; finished shards are skipped."""
     from pipelines.features.view_bank import build_image_features, image_features_path

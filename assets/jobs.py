@@ -1,4 +1,8 @@
-"""Jobs: pieces of the chain, and the whole of it. Each starts from the preset named by $SATCLIP_PRESET."""
+"""Jobs: pieces of the chain, and the whole of it.
+
+The preset named by $SATCLIP_PRESET is what the UI proposes. Dagster applies it by itself to jobs without partitions and
+to runs of single partitions only; a run over the whole range (command line, schedule) is given its configuration.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -27,9 +31,17 @@ def _job(name: str, assets: list[str], description: str) -> "UnresolvedAssetJobD
 
 
 JOBS = [
-    _job("build_dataset", DATASET, "Places, scenes, plan, patches, verified dataset. Finished shards are skipped."),
+    _job(
+        "build_dataset",
+        DATASET,
+        "Places, scenes, plan, patches, verified dataset; finished shards are skipped. Choose all partitions.",
+    ),
     _job("train_model", MODEL, "Image features and the two towers, on the latest dataset that passed its checks."),
     _job("evaluate_model", PRODUCTS, "Embeddings, downstream scores and report of the latest checkpoint."),
-    _job("full_chain", [*DATASET, *MODEL, *PRODUCTS], "From the catalog to the report."),
+    _job(
+        "full_chain",
+        [*DATASET, *MODEL, *PRODUCTS],
+        "From the catalog to the report. Choose all partitions, or run it by dagster job execute with a configuration.",
+    ),
 ]
 BUILD_DATASET = JOBS[0]

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,13 @@ def picture(figure: "Figure") -> dg.MarkdownMetadataValue:
 
 
 def plain_metrics(metrics: Mapping[str, float]) -> Metadata:
-    """Numbers that Dagster can plot over time; those that are not finite are told as text."""
-    return {name: float(value) if math.isfinite(value) else str(value) for name, value in metrics.items()}
+    """Numbers of four digits that Dagster can plot over time; those that are not finite are told as text."""
+    return {name: float(f"{value:.4g}") if math.isfinite(value) else str(value) for name, value in metrics.items()}
+
+
+def listed(texts: Sequence[str]) -> dg.TextMetadataValue:
+    """Texts as one line each, or ``none``."""
+    return dg.MetadataValue.text("\n".join(texts) or "none")
 
 
 def sample_map(places: "pd.DataFrame") -> dg.MarkdownMetadataValue:
@@ -60,20 +65,20 @@ def dataset_metadata(root: Path, record: "DatasetRecord") -> Metadata:
     from pipelines.patches.store import dataset_folder
 
     folder = dataset_folder(root, record.version)
-    facts: Metadata = {
+    return {
         "dagster/row_count": record.num_valid,
         "path": dg.MetadataValue.path(folder / "patches.zarr"),
         "version": record.version,
-        "content_sha256": record.content_sha256,
+        "problems": listed(record.problems),
+        **(_dataset_pictures(root, record.version) if record.passed else {}),
         "places": record.num_places,
         "valid_share": record.num_valid / record.num_places,
         "places_without_patch": dg.MetadataValue.json(record.reasons),
         "rejected_scenes": dg.MetadataValue.json(record.rejections),
         "baselines": dg.MetadataValue.json(record.baselines),
-        "problems": dg.MetadataValue.json(list(record.problems)),
         "reflectance": _statistics_table(record),
+        "content_sha256": record.content_sha256,
     }
-    return facts | (_dataset_pictures(root, record.version) if record.passed else {})
 
 
 def loss_curves(history_path: Path) -> dg.MarkdownMetadataValue:
@@ -111,7 +116,7 @@ def score_metrics(scores: "pd.DataFrame") -> Metadata:
     means = summarize(scores)
     own = means[(means["model_name"] == MODEL_NAME) & (means["split"] != "random")]
     own = own[own["metric_name"].isin(LEADING_METRICS)]
-    return {f"{row.task}_{row.metric_name}_blocks": float(row.metric_value) for row in own.itertuples()}
+    return plain_metrics({f"{row.task}_{row.metric_name}_blocks": row.metric_value for row in own.itertuples()})
 
 
 def _dataset_pictures(root: Path, version: str) -> Metadata:

@@ -33,9 +33,9 @@ def sample_points(config: SamplePointsConfig, workspace: WorkspaceResource) -> d
         metadata={
             "dagster/row_count": len(places),
             "path": dg.MetadataValue.path(path),
+            "map": sample_map(places.assign(valid=True)),
             "seed": config.seed,
             "share_north_of_60": float((places["lat_deg"] > 60).mean()),
-            "map": sample_map(places.assign(valid=True)),
         },
         data_version=dg.DataVersion(file_sha256(path)),
     )
@@ -65,13 +65,13 @@ def scene_candidates(
             "dagster/row_count": len(pairs),
             "path": dg.MetadataValue.path(path),
             "searches": report.num_searches,
-            "searches_per_1000_places": 1000 * report.num_searches / len(places),
+            "searches_per_1000_places": round(1000 * report.num_searches / len(places), 1),
             "items_found": report.num_items,
             "scenes": report.num_scenes,
             "duplicates_resolved": report.num_duplicates,
             "places_without_scene": report.places_without_scene,
             "unusable_items": dg.MetadataValue.json(report.unusable_items),
-            "seconds": report.seconds,
+            "seconds": round(report.seconds, 1),
         },
         data_version=dg.DataVersion(file_sha256(path)),
     )

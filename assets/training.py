@@ -16,7 +16,7 @@ class SatclipCheckpointConfig(TrainingConfig, dg.Config):
     backbone_filters: int = Field(default=64, ge=1, le=1024, description="Filters of the image backbone per scale.")
 
 
-@dg.asset(group_name=GROUP, kinds={"torch", "lightning"}, deps=[image_features], pool="gpu")
+@dg.asset(group_name=GROUP, kinds={"pytorch", "lightning"}, deps=[image_features], pool="gpu")
 def satclip_checkpoint(config: SatclipCheckpointConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Location and image towers trained on a dataset that passed its checks, split by place."""
     from assets.metadata import loss_curves, plain_metrics
@@ -41,12 +41,12 @@ def satclip_checkpoint(config: SatclipCheckpointConfig, workspace: WorkspaceReso
     return dg.MaterializeResult(
         metadata={
             "path": dg.MetadataValue.path(result.checkpoint_path),
-            "dataset_version": dataset.version,
+            "loss_curves": loss_curves(result.history_path),
             "training_places": result.num_training_places,
             "validation_places": result.num_validation_places,
-            "seconds": result.seconds,
-            "loss_curves": loss_curves(result.history_path),
-            **plain_metrics(result.metrics),
+            **plain_metrics({**result.metrics, "seconds": result.seconds}),
+            "dataset_version": dataset.version,
+            "checkpoint_sha256": record["checkpoint_sha256"],
         },
         data_version=dg.DataVersion(record["checkpoint_sha256"]),
     )

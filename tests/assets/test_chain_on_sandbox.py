@@ -13,11 +13,13 @@ import dagster as dg
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from assets.embeddings import location_embeddings
 from assets.evaluation import DownstreamScoresConfig, ReportConfig, TaskSettings, downstream_scores, report
 from assets.presets import read_preset
 from assets.resources import TablesResource, WorkspaceResource
+from assets.training import SatclipCheckpointConfig, satclip_checkpoint
 from pipelines.embeddings.export import read_embeddings
 from pipelines.embeddings.products import LAND_GRID, embeddings_path
 from pipelines.errors import ArtefactError
@@ -178,6 +180,23 @@ def failure_message(result: dg.ExecuteInProcessResult, step: str) -> str:
     error = event.step_failure_data.error
     assert error is not None
     return (error.cause or error).message
+
+
+def test_a_gpu_that_is_asked_for_and_absent_is_told(chain: Chain) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a CUDA device is here")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [satclip_checkpoint],
+            run_config=dg.RunConfig({"satclip_checkpoint": SatclipCheckpointConfig(accelerator="gpu")}),
+            resources={"workspace": WorkspaceResource(root=str(chain.root))},
+            instance=instance,
+            raise_on_error=False,
+        )
+        assert not result.success
+        message = failure_message(result, "satclip_checkpoint")
+    assert "accelerator is 'gpu'" in message
+    assert "finds no CUDA device; set accelerator to 'auto' or 'cpu'" in message
 
 
 @pytest.mark.parametrize("step", ["location_embeddings", "downstream_scores", "report"])

@@ -39,7 +39,8 @@ LAUNCH = """mutation ($params: ExecutionParams!) { launchRun(executionParams: $p
 RUN = """query ($id: ID!) { runOrError(runId: $id) { ... on Run { status jobName runConfig tags { key value }
   stepStats { stepKey status } } } }"""
 RUNS = "{ runsOrError { ... on Runs { results { runId status jobName tags { key value } } } } }"
-LOGS = "query ($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { ... on MessageEvent { message } } } } }"
+LOGS = """query ($id: ID!) { logsForRun(runId: $id) {
+  ... on EventConnection { events { ... on MessageEvent { message } } } } }"""
 TERMINATE = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"
 START = "mutation ($selector: ScheduleSelector!) { startSchedule(scheduleSelector: $selector) { __typename } }"
 FINISHED = {"SUCCESS", "FAILURE", "CANCELED"}
@@ -202,7 +203,8 @@ def test_a_tick_of_the_monthly_refresh_launches_its_job(dev: DagsterDev, refresh
     tags = {each["key"]: each["value"] for each in finished["tags"]}
     assert tags["satclip/month"] == tags["dagster/run_key"] == f"{refresh:%Y-%m}"
     assert tags["dagster/schedule_name"] == "monthly_refresh"
-    assert tags["dagster/asset_partition_range_start"], tags["dagster/asset_partition_range_end"] == ("00", "79")
+    assert tags["dagster/asset_partition_range_start"] == "00"
+    assert tags["dagster/asset_partition_range_end"] == "79"
     assert finished["runConfig"]["ops"]["sample_points"] == CI["ops"]["sample_points"]
 
 

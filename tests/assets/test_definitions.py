@@ -24,7 +24,7 @@ from pipelines.training.config import TrainingConfig
 
 SNAPSHOT = Path(__file__).resolve().parents[1] / "data" / "asset_graph" / "asset_graph.txt"
 JOBS = ("build_dataset", "evaluate_model", "full_chain", "train_model")
-HEAVY = set("torch lightning rasterio zarr pandas geopandas xarray dask matplotlib sklearn numba".split())
+HEAVY = {"dask", "geopandas", "lightning", "matplotlib", "numba", "pandas", "rasterio", "sklearn", "torch", "zarr"}
 IMPORTS = """
 import json, sys, time
 start = time.perf_counter()

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.real_data, pytest.mark.network, pytest.mark.slow]
 
 
 def run_example(case: str, root: Path, shared_data: Path) -> str:
-    home = root / "dagster_home"
+    home = root / "home"
     home.mkdir(parents=True)
     done = subprocess.run(
         [sys.executable, REPOSITORY / "examples" / "real_input.py", case, "--data", shared_data, "--root", root / "ws"],
