@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DATASET = ["sample_points", "scene_candidates", "sampling_manifest", "patches", "patch_dataset"]
 MODEL = ["image_features", "satclip_checkpoint"]
 PRODUCTS = ["location_embeddings", "downstream_scores", "report"]
+IN_THE_UI = "Here: Materialize all, all partitions, and under Config the content of a file of assets/config."
 
 
 def _job(name: str, assets: list[str], description: str) -> "UnresolvedAssetJobDefinition":
@@ -34,14 +35,14 @@ JOBS = [
     _job(
         "build_dataset",
         DATASET,
-        "Places, scenes, plan, patches, verified dataset; finished shards are skipped. Choose all partitions.",
+        "Places, scenes, plan, patches, verified dataset; finished shards are skipped. " + IN_THE_UI,
     ),
     _job("train_model", MODEL, "Image features and the two towers, on the latest dataset that passed its checks."),
     _job("evaluate_model", PRODUCTS, "Embeddings, downstream scores and report of the latest checkpoint."),
     _job(
         "full_chain",
         [*DATASET, *MODEL, *PRODUCTS],
-        "From the catalog to the report. Choose all partitions, or run it by dagster job execute with a configuration.",
+        "From the catalog to the report. " + IN_THE_UI,
     ),
 ]
 BUILD_DATASET = JOBS[0]

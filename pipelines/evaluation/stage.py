@@ -1,6 +1,5 @@
 """Scores and report of a workspace: from the embedding files of one checkpoint."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,6 @@ from pipelines.provenance import file_sha256, git_commit, package_versions
 from pipelines.sampling.land import is_land
 from pipelines.training.checkpoints import TrainedModel, open_run
 from satclip_model.checkpoint import read_checkpoint
-
-logger = logging.getLogger(__name__)
 
 MODEL_NAME = "satclip"
 CHECKPOINT = "checkpoint_sha256"

@@ -5,7 +5,6 @@ A shard has one writer. Its pixels are written first, its sidecar last: the side
 
 import hashlib
 import json
-import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,8 +22,6 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from pipelines.errors import StoreError
 from pipelines.sampling.tables import read_record, read_table, write_table
 from pipelines.sentinel2 import BANDS, CENTRAL_WAVELENGTHS_NM
-
-logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 SHARD_SIZE = 256

@@ -1,6 +1,5 @@
 """The plan: an ordered list of candidate scenes and a window for every place."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,6 @@ from pipelines.errors import ArtefactError, ConfigurationError
 from pipelines.provenance import content_hash, file_sha256
 from pipelines.sampling.config import PlanConfig
 from pipelines.sampling.tables import read_record, read_table, write_table
-
-logger = logging.getLogger(__name__)
 
 CLOUD_COVER_BIN_PERCENT = 5.0
 PLAN_ID_LENGTH = 12

@@ -3,14 +3,11 @@
 ``python -m pipelines.sandbox.land_raster`` writes ``land_raster.npz`` anew (half a minute, 1 GB of memory).
 """
 
-import logging
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
-logger = logging.getLogger(__name__)
 
 CELL_DEG = 0.05
 NUM_ROWS, NUM_COLS = 3600, 7200
