@@ -33,6 +33,7 @@ check: $(INSTALLED) $(INSTANCE) ## Check format, style, types, import contracts 
 	dagster definitions validate -w workspace.yaml
 
 dev: export PYTHONWARNINGS := ignore
+dev: export SATCLIP_PRESET := sandbox
 dev: $(INSTALLED) $(INSTANCE) ## Open Dagster on the sandbox at http://127.0.0.1:3000 (another port: make dev PORT=...)
 	@satclip sandbox run -- dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DATASET = ["sample_points", "scene_candidates", "sampling_manifest", "patches", "patch_dataset"]
 MODEL = ["image_features", "satclip_checkpoint"]
 PRODUCTS = ["location_embeddings", "downstream_scores", "report"]
-IN_THE_UI = "Here: Materialize all, all partitions, and under Config the content of a file of assets/config."
+IN_THE_UI = "Here: Materialize all, all partitions, and under Config what a file of assets/config says of these assets."
 
 
 def _job(name: str, assets: list[str], description: str) -> "UnresolvedAssetJobDefinition":

@@ -175,7 +175,7 @@ def open_catalog(url: str, collection: str, signing: str = "auto", timeout_s: fl
         if found is None:
             raise KeyError(collection)
     except (APIError, requests.RequestException, KeyError) as error:
-        known = ", ".join(sorted(each.id for each in client.get_collections())) or "none"
+        known = _collection_ids(client)
         raise CatalogError(
             f"{url}: collection {collection!r} not found ({_brief(error)}); the API has: {known}"
         ) from error
@@ -218,6 +218,13 @@ def _signer(collection: dict[str, Any], signing: str) -> Signer:
             "and msft:container; set signing to none or auto"
         )
     return PlanetaryComputerSigner(account, container)
+
+
+def _collection_ids(client: pystac_client.Client) -> str:
+    try:
+        return ", ".join(sorted(each.id for each in client.get_collections())) or "none"
+    except (APIError, requests.RequestException):
+        return "a list that cannot be read now"
 
 
 def _brief(error: Exception) -> str:
