@@ -29,7 +29,7 @@ class LocationEmbeddingsConfig(dg.Config):
 @dg.asset(group_name=GROUP, kinds={"pytorch", "geoparquet"}, deps=[satclip_checkpoint])
 def location_embeddings(
     config: LocationEmbeddingsConfig, workspace: WorkspaceResource, tables: TablesResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+) -> dg.MaterializeResult:
     """Unit-length embeddings of a grid over land and of tables of points, as GeoParquet that names its checkpoint."""
     from assets.metadata import embedding_map
     from pipelines.embeddings.products import LAND_GRID, PointTable, build_embeddings, embeddings_path

@@ -40,7 +40,7 @@ class ReportConfig(dg.Config):
 @dg.asset(group_name=GROUP, kinds={"scikitlearn", "parquet"}, deps=[location_embeddings])
 def downstream_scores(
     config: DownstreamScoresConfig, workspace: WorkspaceResource, tables: TablesResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+) -> dg.MaterializeResult:
     """Ridge on the embeddings against ridge on coordinates, harmonics alone and the untrained encoder.
 
     Random folds and spatial blocks, with bootstrap intervals over out-of-fold predictions.
@@ -71,7 +71,7 @@ def downstream_scores(
 
 
 @dg.asset(group_name=GROUP, kinds={"html"}, deps=[patch_dataset, downstream_scores])
-def report(config: ReportConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def report(config: ReportConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """One HTML page: where the places are, what the patches look like, how training went, what the embeddings score."""
     from pipelines.evaluation.stage import build_report
 

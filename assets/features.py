@@ -18,7 +18,7 @@ class ImageFeaturesConfig(dg.Config):
 
 
 @dg.asset(group_name=GROUP, kinds={"pytorch", "zarr"}, deps=[patch_dataset])
-def image_features(config: ImageFeaturesConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def image_features(config: ImageFeaturesConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Features of every patch under the frozen image backbone; finished shards are skipped."""
     from pipelines.features.view_bank import build_image_features, image_features_path
     from pipelines.patches.dataset import open_patch_dataset

@@ -34,7 +34,7 @@ def patches(
     workspace: WorkspaceResource,
     catalog: CatalogResource,
     dask: DaskResource,
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+) -> dg.MaterializeResult:
     """Patches of 256 x 256 pixels and 12 bands as delivered, whole shards of 256 per partition.
 
     Candidates are tried in the plan's order, the scene classification first. A finished shard is skipped.
@@ -65,10 +65,10 @@ def patches(
 
 
 @dg.asset(group_name=GROUP, kinds={"zarr", "geoparquet"}, deps=[patches])
-def patch_dataset(config: PatchDatasetConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def patch_dataset(config: PatchDatasetConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """All shards verified, band statistics, the replay manifest; published as the latest dataset when it passes."""
     from assets.metadata import dataset_metadata
-    from pipelines.patches.dataset import publish_dataset
+    from pipelines.patches.publication import publish_dataset
     from pipelines.sampling.manifest import read_sampling_manifest
 
     manifest = read_sampling_manifest(workspace.path / "sampling" / "sampling_manifest.parquet")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PLANETARY_COMPUTER_URL = "https://planetarycomputer.microsoft.com/api/stac/v1"
 
 
-class WorkspaceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class WorkspaceResource(dg.ConfigurableResource):
     """The folder in which all artefacts live."""
 
     root: str = Field(default="", description="Folder; empty: $SATCLIP_ROOT, or satclip_data in the current folder.")
@@ -27,7 +27,7 @@ class WorkspaceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return workspace_root(self.root)
 
 
-class CatalogResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class CatalogResource(dg.ConfigurableResource):
     """The STAC API that knows the scenes."""
 
     stac_url: str = Field(default="", description="Landing page; empty: $SATCLIP_STAC_URL, or the Planetary Computer.")
@@ -49,7 +49,7 @@ class CatalogResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return open_catalog(self.url, collection, self.signing)
 
 
-class TablesResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class TablesResource(dg.ConfigurableResource):
     """Where relative names of downstream tables are looked up."""
 
     root: str = Field(default="", description="Folder or http address; empty: $SATCLIP_TABLES_ROOT.")
@@ -60,7 +60,7 @@ class TablesResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.root or os.environ.get("SATCLIP_TABLES_ROOT") or None
 
 
-class DaskResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class DaskResource(dg.ConfigurableResource):
     """A Dask cluster for the shards of a partition; without one they are built here, one after another."""
 
     scheduler_address: str = Field(default="", description="Such as tcp://scheduler:8786; empty: this machine.")

@@ -21,7 +21,7 @@ class SamplingManifestConfig(PlanConfig, dg.Config):
 
 
 @dg.asset(group_name=GROUP, kinds={"python", "geoparquet"})
-def sample_points(config: SamplePointsConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def sample_points(config: SamplePointsConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Places drawn uniformly by area over land (GSHHG shorelines), from an explicit seed."""
     from assets.metadata import sample_map
     from pipelines.provenance import file_sha256
@@ -44,7 +44,7 @@ def sample_points(config: SamplePointsConfig, workspace: WorkspaceResource) -> d
 @dg.asset(group_name=GROUP, kinds={"stac", "geoparquet"}, deps=[sample_points])
 def scene_candidates(
     config: SceneCandidatesConfig, workspace: WorkspaceResource, catalog: CatalogResource
-) -> dg.MaterializeResult:  # type: ignore[type-arg]
+) -> dg.MaterializeResult:
     """Every scene that contains a place, within dates and cloud cover, duplicates of an acquisition resolved."""
     from pipelines.provenance import file_sha256
     from pipelines.sampling.points import read_sample_points
@@ -78,7 +78,7 @@ def scene_candidates(
 
 
 @dg.asset(group_name=GROUP, kinds={"python", "geoparquet"}, deps=[sample_points, scene_candidates])
-def sampling_manifest(config: SamplingManifestConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def sampling_manifest(config: SamplingManifestConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """The plan: per place an ordered list of candidate scenes and a window. The same input gives the same bytes."""
     from pipelines.provenance import file_sha256
     from pipelines.sampling.manifest import candidate_counts, write_sampling_manifest

@@ -17,7 +17,7 @@ class SatclipCheckpointConfig(TrainingConfig, dg.Config):
 
 
 @dg.asset(group_name=GROUP, kinds={"pytorch", "lightning"}, deps=[image_features], pool="gpu")
-def satclip_checkpoint(config: SatclipCheckpointConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def satclip_checkpoint(config: SatclipCheckpointConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Location and image towers trained on a dataset that passed its checks, split by place."""
     from assets.metadata import loss_curves, plain_metrics
     from pipelines.features.view_bank import image_features_path, open_image_features

@@ -154,7 +154,8 @@ def _dataset_import(options: argparse.Namespace) -> int:
 
 
 def _dataset_verify(options: argparse.Namespace) -> int:
-    from pipelines.patches.dataset import publish_dataset, read_dataset_record
+    from pipelines.patches.dataset import read_dataset_record
+    from pipelines.patches.publication import publish_dataset
     from pipelines.patches.store import dataset_folder
 
     root = workspace_root(options.root)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from pipelines.errors import DatasetError
-from pipelines.patches.dataset import DatasetRecord, publish_dataset
+from pipelines.patches.dataset import DatasetRecord
+from pipelines.patches.publication import publish_dataset
 from pipelines.patches.shards import PATCH_COLUMNS, PatchRow
 from pipelines.patches.store import StoreSchema, dataset_folder, open_store
 from pipelines.progress import Progress

@@ -13,7 +13,8 @@ import pytest
 
 from pipelines.errors import CatalogError, ConfigurationError, DatasetError, SceneReadError, StoreError
 from pipelines.patches.config import PatchConfig
-from pipelines.patches.dataset import open_patch_dataset, publish_dataset
+from pipelines.patches.dataset import open_patch_dataset
+from pipelines.patches.publication import publish_dataset
 from pipelines.patches.shards import ShardReport, ShardTask, run_shard_task
 from pipelines.patches.store import dataset_folder, read_store
 from pipelines.sampling.catalog import open_catalog
