@@ -3,6 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
+from assets.presets import preset_defaults
 from assets.resources import TablesResource, WorkspaceResource
 from assets.training import satclip_checkpoint
 
@@ -18,6 +19,7 @@ class PointTableConfig(dg.Config):
     lat_column: str = Field(default="lat", description="Column of latitudes in degrees.")
 
 
+@preset_defaults("location_embeddings")
 class LocationEmbeddingsConfig(dg.Config):
     """What is embedded."""
 

@@ -5,6 +5,7 @@ from pydantic import Field
 
 from assets.embeddings import GROUP, location_embeddings
 from assets.patches import patch_dataset
+from assets.presets import preset_defaults
 from assets.resources import TablesResource, WorkspaceResource
 
 
@@ -20,6 +21,7 @@ class TaskSettings(dg.Config):
     lat_column: str = Field(default="lat", description="Column of latitudes in degrees.")
 
 
+@preset_defaults("downstream_scores")
 class DownstreamScoresConfig(dg.Config):
     """What is evaluated, and how places are divided."""
 
@@ -29,6 +31,7 @@ class DownstreamScoresConfig(dg.Config):
     seeds: list[int] = Field(default=[0, 1, 2], description="Seeds of the folds.")
 
 
+@preset_defaults("report")
 class ReportConfig(dg.Config):
     """What the report says of itself."""
 

@@ -4,11 +4,13 @@ import dagster as dg
 from pydantic import Field
 
 from assets.patches import patch_dataset
+from assets.presets import preset_defaults
 from assets.resources import WorkspaceResource
 
 GROUP = "model"
 
 
+@preset_defaults("image_features")
 class ImageFeaturesConfig(dg.Config):
     """The frozen image backbone."""
 

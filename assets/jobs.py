@@ -1,7 +1,7 @@
 """Jobs: pieces of the chain, and the whole of it.
 
-The preset named by $SATCLIP_PRESET is what the UI proposes. Dagster applies it by itself to jobs without partitions and
-to runs of single partitions only; a run over the whole range (command line, schedule) is given its configuration.
+Settings start from the preset named by $SATCLIP_PRESET: as defaults of the assets, because Dagster gives a run over a
+range of partitions nothing of its job's configuration, and as what the launchpad proposes for the others.
 """
 
 from typing import TYPE_CHECKING
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.partitions import WHOLE_RANGE_TAGS
-from assets.presets import read_preset
-from assets.resources import default_preset
+from assets.presets import default_preset, read_preset
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 DATASET = ["sample_points", "scene_candidates", "sampling_manifest", "patches", "patch_dataset"]
 MODEL = ["image_features", "satclip_checkpoint"]
 PRODUCTS = ["location_embeddings", "downstream_scores", "report"]
-IN_THE_UI = "Here: Materialize all, all partitions, and under Config what a file of assets/config says of these assets."
+IN_THE_UI = "Here: Materialize all, all partitions."
 
 
 def _job(name: str, assets: list[str], description: str) -> "UnresolvedAssetJobDefinition":

@@ -4,6 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.partitions import NUM_PARTITIONS, PATCH_PARTITIONS
+from assets.presets import preset_defaults
 from assets.resources import CatalogResource, DaskResource, WorkspaceResource
 from assets.sampling import sampling_manifest
 from pipelines.patches.config import PatchConfig
@@ -11,10 +12,12 @@ from pipelines.patches.config import PatchConfig
 GROUP = "dataset"
 
 
+@preset_defaults("patches")
 class PatchesConfig(PatchConfig, dg.Config):
     """How patches are read and which are accepted."""
 
 
+@preset_defaults("patch_dataset")
 class PatchDatasetConfig(dg.Config):
     """When a store becomes a dataset."""
 

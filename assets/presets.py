@@ -1,8 +1,11 @@
 """Run configurations by name: the YAML files of ``assets/config``."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import yaml
 
 FOLDER = Path(__file__).parent / "config"
@@ -19,6 +22,28 @@ def preset_path(name: str) -> Path:
     if not path.is_file():
         raise ValueError(f"preset {name!r} not found, expected one of {', '.join(preset_names())}")
     return path
+
+
+def default_preset() -> str:
+    """Name of the preset that runs start from: $SATCLIP_PRESET, or planetary_computer."""
+    return os.environ.get("SATCLIP_PRESET") or "planetary_computer"
+
+
+def preset_defaults[C: dg.Config](asset: str) -> Callable[[type[C]], type[C]]:
+    """Class decorator: settings of an asset default to those of the preset.
+
+    A run that is given no configuration, as by a click in the UI, is then the preset's and not a mixture.
+    """
+    settings = read_preset(default_preset()).get("ops", {}).get(asset, {}).get("config", {})
+
+    def apply(config: type[C]) -> type[C]:
+        for name, value in settings.items():
+            field = config.model_fields[name]
+            field.default, field.validate_default = value, True
+        config.model_rebuild(force=True)
+        return config
+
+    return apply
 
 
 def read_preset(name: str, assets: set[str] | None = None) -> dict[str, Any]:

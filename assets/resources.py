@@ -76,8 +76,3 @@ class DaskResource(dg.ConfigurableResource):
 
         with Client(self.scheduler_address) as client:  # type: ignore[no-untyped-call]
             return list(client.gather(client.map(function, tasks, pure=False)))
-
-
-def default_preset() -> str:
-    """Name of the preset that jobs start from in the UI: $SATCLIP_PRESET, or planetary_computer."""
-    return os.environ.get("SATCLIP_PRESET") or "planetary_computer"

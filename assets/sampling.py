@@ -2,20 +2,24 @@
 
 import dagster as dg
 
+from assets.presets import preset_defaults
 from assets.resources import CatalogResource, WorkspaceResource
 from pipelines.sampling.config import PlacesConfig, PlanConfig, SearchConfig
 
 GROUP = "sampling"
 
 
+@preset_defaults("sample_points")
 class SamplePointsConfig(PlacesConfig, dg.Config):
     """Which places are drawn."""
 
 
+@preset_defaults("scene_candidates")
 class SceneCandidatesConfig(SearchConfig, dg.Config):
     """Which scenes are candidates, and how the catalog is asked."""
 
 
+@preset_defaults("sampling_manifest")
 class SamplingManifestConfig(PlanConfig, dg.Config):
     """How many candidates a place keeps, and which window is cut."""
 

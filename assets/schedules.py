@@ -6,8 +6,7 @@ import dagster as dg
 
 from assets.jobs import BUILD_DATASET, DATASET
 from assets.partitions import WHOLE_RANGE_TAGS
-from assets.presets import read_preset
-from assets.resources import default_preset
+from assets.presets import default_preset, read_preset
 
 
 @dg.schedule(

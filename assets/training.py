@@ -4,10 +4,12 @@ import dagster as dg
 from pydantic import Field
 
 from assets.features import GROUP, image_features
+from assets.presets import preset_defaults
 from assets.resources import WorkspaceResource
 from pipelines.training.config import TrainingConfig
 
 
+@preset_defaults("satclip_checkpoint")
 class SatclipCheckpointConfig(TrainingConfig, dg.Config):
     """How the two towers are trained."""
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from assets.definitions import defs as load_definitions
 from assets.partitions import NUM_PARTITIONS
 from assets.patches import PatchesConfig
-from assets.presets import preset_names, read_preset
+from assets.presets import default_preset, preset_names, read_preset
 from assets.sampling import SamplePointsConfig, SamplingManifestConfig, SceneCandidatesConfig
 from assets.schedules import monthly_refresh
 from assets.training import SatclipCheckpointConfig
@@ -148,18 +148,43 @@ def test_an_unknown_preset_names_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "model"),
+    ("asset", "config", "model"),
     [
-        (SamplePointsConfig, PlacesConfig),
-        (SceneCandidatesConfig, SearchConfig),
-        (SamplingManifestConfig, PlanConfig),
-        (PatchesConfig, PatchConfig),
-        (SatclipCheckpointConfig, TrainingConfig),
+        ("sample_points", SamplePointsConfig, PlacesConfig),
+        ("scene_candidates", SceneCandidatesConfig, SearchConfig),
+        ("sampling_manifest", SamplingManifestConfig, PlanConfig),
+        ("patches", PatchesConfig, PatchConfig),
+        ("satclip_checkpoint", SatclipCheckpointConfig, TrainingConfig),
     ],
 )
-def test_defaults_in_the_launchpad_are_those_of_the_stage(config: type[BaseModel], model: type[BaseModel]) -> None:
+def test_defaults_in_the_launchpad_are_the_presets_and_else_the_stages(
+    asset: str, config: type[BaseModel], model: type[BaseModel]
+) -> None:
     chosen = config().model_dump()
-    assert {name: chosen[name] for name in model.model_fields} == model().model_dump()
+    preset = read_preset(default_preset())["ops"][asset]["config"]
+    assert {name: chosen[name] for name in model.model_fields} == model().model_dump() | preset
+    assert set(model().model_dump()) == set(model.model_fields)
+
+
+def test_a_run_without_configuration_is_the_presets() -> None:
+    """What a click on Materialize all gives in the UI: Dagster hands a run over a range of partitions no job config."""
+    script = (
+        "import json, dagster as dg, assets.definitions as d\n"
+        "job = d.defs().resolve_job_def('full_chain')\n"
+        "ops = dg.validate_run_config(job, {})['ops']\n"
+        "print(json.dumps({name: ops[name]['config'] for name in ('sample_points', 'downstream_scores')}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        env={**os.environ, "SATCLIP_PRESET": "ci"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found, preset = json.loads(done.stdout), read_preset("ci")["ops"]
+    assert found["sample_points"].items() >= preset["sample_points"]["config"].items()
+    tasks = [task["name"] for task in preset["downstream_scores"]["config"]["tasks"]]
+    assert [task["name"] for task in found["downstream_scores"]["tasks"]] == tasks
 
 
 @pytest.mark.parametrize("preset", ["ci", "planetary_computer"])
