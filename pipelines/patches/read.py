@@ -120,7 +120,9 @@ class WindowReader:
         renewed = False
         faults = 0
         last = ""
-        for attempt in range(1, self.max_attempts + 1):
+        attempt = 0
+        while attempt < self.max_attempts:
+            attempt += 1
             try:
                 values = self._read_once(href, band, grid, window)
             except RasterioError as error:
@@ -139,6 +141,7 @@ class WindowReader:
                         ) from None
                     renewed = True
                     self.catalog.signer.renew()
+                    attempt -= 1
                     continue
                 faults += status not in (200, 206)
                 last = f"server status {status}" if status else "no answer from the server"

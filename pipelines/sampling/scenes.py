@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from shapely import STRtree, points
 from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
 
 from pipelines.errors import CatalogError
 from pipelines.progress import Progress
@@ -144,33 +145,35 @@ def find_scenes(places: pd.DataFrame, catalog: Catalog, config: SearchConfig) ->
     groups = list(group_places(places[["lon_deg", "lat_deg"]].to_numpy(), config))
     progress = Progress(logger, "searching scenes", total=len(groups), unit="searches")
 
-    def search(rows: NDArray[np.intp]) -> list[dict[str, Any]]:
+    def search(rows: NDArray[np.intp]) -> list[tuple[str, Scene | str, BaseGeometry]]:
         coordinates = places[["lon_deg", "lat_deg"]].to_numpy()[rows].round(7).tolist()
         area = {"type": "MultiPoint", "coordinates": coordinates}
-        return list(catalog.search(area, config.start_date, config.end_date, config.max_cloud_cover_percent))
+        items = catalog.search(area, config.start_date, config.end_date, config.max_cloud_cover_percent)
+        return [(item["id"], scene_of_item(item, catalog), shape(item["geometry"])) for item in items]
 
-    items: dict[str, dict[str, Any]] = {}
+    found: dict[str, tuple[Scene | str, BaseGeometry]] = {}
     with ThreadPoolExecutor(CONCURRENT_SEARCHES) as pool:
-        for found in pool.map(search, groups):
-            items.update((item["id"], item) for item in found)
+        for described in pool.map(search, groups):
+            found.update((item_id, (scene, footprint)) for item_id, scene, footprint in described)
             progress.advance()
-    if not items:
+    if not found:
         raise CatalogError(
             f"{catalog.url}: no scene of {catalog.collection} from {config.start_date} to {config.end_date} under "
             f"{config.max_cloud_cover_percent} % cloud cover at any of {len(places)} places; "
             "widen the dates or raise max_cloud_cover_percent"
         )
-    scenes, unusable = _usable(items.values(), catalog)
+    unusable = _count_unusable(found)
+    scenes = [scene for scene, _ in found.values() if isinstance(scene, Scene)]
     unique = resolve_duplicates(scenes)
-    pairs = _match(places, unique, items)
+    pairs = _match(places, unique, [found[scene.item_id][1] for scene in unique])
     if not len(pairs):
         raise CatalogError(
-            f"{catalog.url}: {len(items)} items found, none can serve a place (unusable: {unusable or 'none'}; "
+            f"{catalog.url}: {len(found)} items found, none can serve a place (unusable: {unusable or 'none'}; "
             "the rest do not contain a place); check the collection's asset names and footprints"
         )
     report = SearchReport(
         num_searches=len(groups),
-        num_items=len(items),
+        num_items=len(found),
         num_scenes=len(unique),
         num_duplicates=len(scenes) - len(unique),
         unusable_items=unusable,
@@ -205,26 +208,21 @@ def _recency(scene: Scene) -> tuple[str, str, str]:
     return scene.processing_baseline, scene.generation_time, scene.item_id
 
 
-def _usable(items: Iterable[dict[str, Any]], catalog: Catalog) -> tuple[list[Scene], dict[str, int]]:
-    scenes: list[Scene] = []
+def _count_unusable(found: Mapping[str, tuple[Scene | str, BaseGeometry]]) -> dict[str, int]:
     unusable: dict[str, int] = {}
-    for item in items:
-        scene = scene_of_item(item, catalog)
-        if isinstance(scene, Scene):
-            scenes.append(scene)
-            continue
-        unusable[scene] = unusable.get(scene, 0) + 1
-        logger.warning("item %s cannot serve: %s; it is left out", item["id"], scene)
-    return scenes, unusable
+    for item_id, (scene, _) in found.items():
+        if isinstance(scene, str):
+            unusable[scene] = unusable.get(scene, 0) + 1
+            logger.warning("item %s cannot serve: %s; it is left out", item_id, scene)
+    return unusable
 
 
-def _match(places: pd.DataFrame, scenes: list[Scene], items: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    footprints = STRtree([shape(items[scene.item_id]["geometry"]) for scene in scenes])
+def _match(places: pd.DataFrame, scenes: list[Scene], footprints: list[BaseGeometry]) -> pd.DataFrame:
     at = points(places["lon_deg"].to_numpy(), places["lat_deg"].to_numpy())
-    place_rows, scene_rows = footprints.query(at, predicate="intersects")
+    place_rows, scene_rows = STRtree(footprints).query(at, predicate="intersects")
     order = np.lexsort((scene_rows, place_rows))
     pairs = places.iloc[place_rows[order]][["place_id", "lon_deg", "lat_deg"]].reset_index(drop=True)
-    table = pd.DataFrame([asdict(scene) for scene in scenes])
+    table = pd.DataFrame([asdict(scene) for scene in scenes], columns=[each.name for each in fields(Scene)])
     described = table.iloc[scene_rows[order]].reset_index(drop=True)
     return pd.concat([pairs, described], axis=1)
 

@@ -230,6 +230,15 @@ def test_tokens_are_fetched_late_renewed_once_and_never_written(
     assert "sig=" not in caplog.text.replace("sig=...", "")
 
 
+def test_a_renewed_token_costs_no_attempt(planet: Planet) -> None:
+    planet.add(NORTH)
+    manifest = planet.plan([NORTH.lonlat_at(500, 500)])
+    open_catalog(planet.server.stac_url, "sentinel-2-l2a").signer.sign("http://127.0.0.1/any")
+    planet.server.revoke_tokens()
+    planet.build(PatchConfig(max_attempts=1, backoff_s=0.0, num_workers=1, band_workers=1))
+    assert planet.rows(manifest).loc[0, "valid"]
+
+
 def test_access_that_stays_denied_is_told_and_is_no_verdict(planet: Planet) -> None:
     planet.add(NORTH, LATER)
     planet.plan([NORTH.lonlat_at(500, 500)])
@@ -351,6 +360,14 @@ def test_scenes_across_the_antimeridian_serve_places_on_both_sides(planet: Plane
     assert rows["valid"].all()
     for index, row in rows.iterrows():
         np.testing.assert_array_equal(planet.pixels(manifest)[index], west_edge.expected_patch(row.row_px, row.col_px))
+
+
+def test_a_catalog_without_a_usable_item_says_why(planet: Planet) -> None:
+    planet.add(replace(NORTH, left_out=frozenset({"B02"})))
+    with pytest.raises(
+        CatalogError, match=r"none can serve a place \(unusable: \{'missing_band:B02': 1\}"
+    ):
+        planet.plan([NORTH.lonlat_at(500, 500)])
 
 
 def test_an_empty_search_says_what_to_change(planet: Planet) -> None:
