@@ -364,9 +364,7 @@ def test_scenes_across_the_antimeridian_serve_places_on_both_sides(planet: Plane
 
 def test_a_catalog_without_a_usable_item_says_why(planet: Planet) -> None:
     planet.add(replace(NORTH, left_out=frozenset({"B02"})))
-    with pytest.raises(
-        CatalogError, match=r"none can serve a place \(unusable: \{'missing_band:B02': 1\}"
-    ):
+    with pytest.raises(CatalogError, match=r"none can serve a place \(unusable: \{'missing_band:B02': 1\}"):
         planet.plan([NORTH.lonlat_at(500, 500)])
 
 
