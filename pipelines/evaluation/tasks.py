@@ -97,7 +97,7 @@ def load_task(config: TaskConfig, tables_root: str | Path | None = None) -> Task
     Raises:
         TableError: The table cannot be read, a column is missing, a coordinate or number is none, fewer than 50 rows
             remain, the target is constant, or it cannot be transformed.
-        ValueError: The table is relative and there is no root.
+        TableError: The table is relative and there is no root.
     """
     source = table_source(config.table, tables_root)
     table = read_table(source)
@@ -143,7 +143,10 @@ def table_source(table: str, tables_root: str | Path | None) -> str:
     if is_url(table) or Path(table).is_absolute():
         return table
     if tables_root is None:
-        raise ValueError(f"table {table!r} is relative; set the root of tables, or give a whole path or an address")
+        raise TableError(
+            f"table {table!r} is relative and there is no root of tables, expected one; set SATCLIP_TABLES_ROOT or the "
+            "tables resource's root, or give a whole path or an address"
+        )
     root = str(tables_root)
     return f"{root.rstrip('/')}/{table}" if is_url(root) else str(Path(root) / table)
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from assets.embeddings import location_embeddings
+from assets.embeddings import LocationEmbeddingsConfig, location_embeddings
 from assets.evaluation import DownstreamScoresConfig, ReportConfig, TaskSettings, downstream_scores, report
 from assets.presets import read_preset
 from assets.resources import TablesResource, WorkspaceResource
@@ -202,7 +202,11 @@ def test_a_gpu_that_is_asked_for_and_absent_is_told(chain: Chain) -> None:
 @pytest.mark.parametrize("step", ["location_embeddings", "downstream_scores", "report"])
 def test_artefacts_of_another_checkpoint_are_refused(another_checkpoint: Path, step: str) -> None:
     task = TaskSettings(name="elevation", table="elevation.csv", target="elevation")
-    configs = {"downstream_scores": DownstreamScoresConfig(tasks=[task]), "report": ReportConfig()}
+    configs = {
+        "location_embeddings": LocationEmbeddingsConfig(tables=[]),
+        "downstream_scores": DownstreamScoresConfig(tasks=[task]),
+        "report": ReportConfig(),
+    }
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
             [location_embeddings, downstream_scores, report],
