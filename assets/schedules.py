@@ -15,7 +15,10 @@ from assets.presets import default_preset, read_preset
     cron_schedule="0 3 2 * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="On the second of each month at 03:00 UTC: search again, plan, read what is new, verify.",
+    description=(
+        "On the second of each month at 03:00 UTC: search again within the configured dates, plan, read what the plan "
+        "lacks, verify."
+    ),
 )
 def monthly_refresh(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
     """One run a month; an unchanged plan reads nothing and leaves everything downstream fresh.

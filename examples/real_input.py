@@ -43,10 +43,12 @@ COLLECTION = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", choices=["s2-100k", "scene", "cell"])
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("SATCLIP_SHARED_DATA", "../shared/data")))
+    parser.add_argument("--data", type=Path, default=os.environ.get("SATCLIP_SHARED_DATA"))
     parser.add_argument("--root", type=Path, default=None, help="workspace; default satclip_data/real/CASE")
     options = parser.parse_args()
     root = (options.root or Path("satclip_data") / "real" / options.case).resolve()
+    if options.data is None:
+        parser.error("no folder of real data; name it with --data or SATCLIP_SHARED_DATA")
     data = options.data.resolve()
     if not (data / "README.md").is_file():
         parser.error(f"no data at {data}; name its folder with --data or SATCLIP_SHARED_DATA")

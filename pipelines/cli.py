@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from pipelines.errors import ConfigurationError, SatclipError
 from pipelines.workspace import workspace_root
 
@@ -26,7 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except SatclipError as error:
         print(f"satclip: {error}", file=sys.stderr)
-        return 1
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        print(f"satclip: {error.title}: {told}; correct the option or the configuration", file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -159,8 +164,9 @@ def _dataset_verify(options: argparse.Namespace) -> int:
     from pipelines.patches.store import dataset_folder
 
     root = workspace_root(options.root)
-    source = read_dataset_record(dataset_folder(root, options.version)).source
-    return _tell_dataset(root, publish_dataset(root, options.version, source))
+    record = read_dataset_record(dataset_folder(root, options.version))
+    fraction = record.minimum_valid_fraction
+    return _tell_dataset(root, publish_dataset(root, options.version, record.source, minimum_valid_fraction=fraction))
 
 
 def _tell_dataset(root: Path, record: "DatasetRecord") -> int:
@@ -186,11 +192,17 @@ def _dataset_plan(options: argparse.Namespace) -> int:
         raise ConfigurationError(
             f"{options.config}: no such file; see satclip config --help for the ones that come along"
         )
-    operations = yaml.safe_load(options.config.read_text())["ops"]
-    patches = PatchConfig(**operations["patches"]["config"])
+    operations = yaml.safe_load(options.config.read_text()).get("ops", {})
+    missing = [name for name in ("sample_points", "scene_candidates", "patches") if name not in operations]
+    if missing:
+        raise ConfigurationError(
+            f"{options.config}: no settings of {', '.join(missing)} under ops, expected those of a build; name a "
+            "configuration of build_dataset or full_chain"
+        )
+    patches = PatchConfig(**operations["patches"].get("config", {}))
     estimate = estimate_build(
-        PlacesConfig(**operations["sample_points"]["config"]),
-        SearchConfig(**operations["scene_candidates"]["config"]),
+        PlacesConfig(**operations["sample_points"].get("config", {})),
+        SearchConfig(**operations["scene_candidates"].get("config", {})),
         places_in_flight=patches.num_workers,
         num_cores=options.cores,
         round_trip_s=options.round_trip_s,

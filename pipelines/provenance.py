@@ -37,6 +37,7 @@ def git_commit() -> str | None:
     """The commit of the code that is running, with ``+changes`` when the tree differs; None outside a checkout."""
     folder = Path(__file__).resolve().parent
     try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name, folder=folder)
         head = _git("rev-parse", "HEAD", folder=folder)
         changes = _git("status", "--porcelain", "--untracked-files=no", folder=folder)
     except (OSError, subprocess.CalledProcessError):

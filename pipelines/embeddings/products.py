@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipelines.embeddings.export import embed_points, write_embeddings
 from pipelines.embeddings.grid import land_grid
 from pipelines.embeddings.points import read_points
-from pipelines.errors import ArtefactError
+from pipelines.errors import ArtefactError, ConfigurationError
 from pipelines.evaluation.tasks import table_source
 from pipelines.provenance import file_sha256
 from pipelines.sampling.land import is_land
@@ -84,8 +84,16 @@ def build_embeddings(
         Points per name; the land grid comes first.
 
     Raises:
+        ConfigurationError: a name is used twice.
         TableError: a table cannot be read or holds coordinates out of range. Nothing is written then.
     """
+    names = [LAND_GRID, *(each.name for each in tables)]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigurationError(
+            f"tables to embed: name {repeated[0]!r} is used twice ({LAND_GRID} is the land grid's), expected distinct "
+            "names; rename the table"
+        )
     lonlat_deg = land_grid(resolution_deg, is_land, lat_bounds_deg=(-56.0, 84.0))
     grid = pd.DataFrame({"lon": lonlat_deg[:, 0], "lat": lonlat_deg[:, 1]})
     points = {LAND_GRID: grid}

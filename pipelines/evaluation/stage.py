@@ -70,7 +70,7 @@ def score_embeddings(
         run: Whose embeddings; files of another checkpoint are refused.
         tasks: Each task's embeddings are the file of its own name.
         cell_deg: Side of the spatial blocks.
-        seeds: Of folds, and of the untrained twin.
+        seeds: Of the folds; the untrained twin has the training run's seed.
         tables_root: Where relative table names are looked up.
 
     Raises:

@@ -17,7 +17,7 @@ from pipelines.atomic import write_json
 from pipelines.errors import ArtefactError, DatasetError
 from pipelines.patches.radiometry import reflectance
 from pipelines.progress import Progress
-from pipelines.provenance import package_versions
+from pipelines.provenance import content_hash, package_versions
 from satclip_model.image_encoder import RandomConvolutionalFeatures
 
 logger = logging.getLogger(__name__)
@@ -68,6 +68,11 @@ class ImageFeatures:
     record: dict[str, Any]
 
 
+def dataset_content(dataset: PatchSource) -> str:
+    """SHA-256 over the hashes of a dataset's patches; it changes with any pixel, the version only with the plan."""
+    return content_hash(list(dataset.places["sha256"]))
+
+
 def image_features_path(root: Path, dataset_version: str, fingerprint: str) -> Path:
     """Where the features of a dataset under an encoder live in the workspace ``root``."""
     return root / "features" / f"{dataset_version}-{fingerprint}.zarr"
@@ -99,6 +104,7 @@ def build_image_features(
         raise DatasetError(f"dataset {dataset.version}: none of its {len(valid)} places has a patch; nothing to encode")
     record = {
         "dataset_version": dataset.version,
+        "content_sha256": dataset_content(dataset),
         "fingerprint": backbone.fingerprint,
         "encoder": backbone.config.model_dump(mode="json"),
         "feature_dim": backbone.feature_dim,
@@ -197,6 +203,10 @@ def _is_complete(path: Path) -> bool:
 
 def _open_for_writing(path: Path, record: dict[str, Any]) -> zarr.Array[Any]:
     found = _open_group(path)
+    if found is not None and _read_record(found).get("content_sha256") != record["content_sha256"]:
+        logger.info("image features %s: the dataset's patches changed, all are computed again", path.name)
+        shutil.rmtree(path)
+        found = None
     if found is None:
         shutil.rmtree(_done_folder(path), ignore_errors=True)
         group = zarr.create_group(path, zarr_format=3, attributes={_RECORD: record, "complete": False})

@@ -46,6 +46,7 @@ class DatasetRecord:
     packages: dict[str, str]
     commit: str | None
     source: str
+    minimum_valid_fraction: float
     problems: tuple[str, ...]
 
     @property
@@ -127,7 +128,7 @@ def open_patch_dataset(root: Path, version: str = LATEST) -> PatchDataset:
     if not record.passed:
         raise DatasetError(
             f"{folder}: the dataset did not pass its checks: {'; '.join(record.problems)}; "
-            "materialize the named shards of patches and patch_dataset again"
+            "materialize patches and patch_dataset again"
         )
     places = read_table(folder / "places.parquet", asset="patch_dataset")
     found = content_hash(list(places["sha256"]))

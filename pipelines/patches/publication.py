@@ -57,7 +57,8 @@ def publish_dataset(
 ) -> DatasetRecord:
     """Verifies every shard, writes statistics, tables and the replay manifest, and points ``latest`` to the version.
 
-    A dataset that fails is recorded with its problems and does not become the latest.
+    A dataset that fails is recorded with its problems and does not become the latest. A damaged shard counts as
+    unfinished from then on, so that materializing patches builds it again.
 
     Args:
         root: The workspace.
@@ -80,6 +81,9 @@ def publish_dataset(
         results += delayed(list)(checks[start : start + 8]).compute(scheduler="threads", num_workers=2)
         progress.advance(len(checks[start : start + 8]))
     problems = [problem for each in results for problem in each.problems]
+    for shard, each in zip(finished, results, strict=True):
+        if each.problems:
+            store.set_aside(shard)
     missing = sorted(set(range(store.schema.num_shards)) - set(finished))
     if missing:
         problems.append(f"shards missing: {_ranges(missing)} of {store.schema.num_shards}")
@@ -113,6 +117,7 @@ def publish_dataset(
         packages=package_versions(),
         commit=git_commit(),
         source=source,
+        minimum_valid_fraction=minimum_valid_fraction,
         problems=tuple(problems),
     )
     write_json(folder / "dataset.json", asdict(record))

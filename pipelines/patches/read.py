@@ -1,7 +1,7 @@
 """Exact windows of a scene's files, on the scene's own grid.
 
-A failed read is either a verdict on the file (it is not there, or the server is well and the file cannot be decoded) or
-a fault of the moment (network, throttling, token). Only a verdict may send a place to its next candidate.
+A failed read is either a verdict on the file (it is not there, or its bytes arrive and cannot be decoded) or a fault of
+the moment (network, throttling, token). Only a verdict may send a place to its next candidate.
 """
 
 import logging
@@ -41,6 +41,7 @@ GDAL_SETTINGS: dict[str, Any] = {
 GONE_STATUS = (404, 410)
 DENIED_STATUS = (401, 403)
 PROBE_TIMEOUT_S = 20
+FIRST_BYTES = 32_768
 _SECRET = re.compile(r"\?[^\s'\"]*")
 
 
@@ -153,10 +154,10 @@ class WindowReader:
                 with self._lock:
                     self.num_reads += 1
                 return values
-        if not faults:
+        if not faults and self._arrives_whole(href, grid, window):
             raise SceneContentError(
                 f"unreadable:{band}",
-                f"{href}: the server answers, but {self.max_attempts} attempts could not decode {band}; "
+                f"{href}: its bytes arrive, but {self.max_attempts} attempts could not decode {band}; "
                 "the file is truncated or damaged",
             )
         raise SceneReadError(
@@ -179,9 +180,49 @@ class WindowReader:
         cut: NDArray[Any] = values[row : row + window.size_px, col : col + window.size_px]
         return cut
 
-    def _probe(self, href: str) -> int | None:
-        """HTTP status of one byte of the file; 200 for a local file that exists, None without an answer."""
+    def _arrives_whole(self, href: str, grid: Grid, window: PatchWindow) -> bool:
+        """Whether the bytes that the window needs can be fetched, or are proven to lie beyond the file's end."""
         address = self.catalog.absolute_href(href)
+        if not address.startswith("http"):
+            return True
+        ranges = self._needed_ranges(address, grid, window) or [(0, FIRST_BYTES)]
+        try:
+            for start, length in ranges:
+                header = {"Range": f"bytes={start}-{start + length - 1}"}
+                signed = self.catalog.signer.sign(address)
+                with requests.get(signed, headers=header, timeout=PROBE_TIMEOUT_S) as response:
+                    if response.status_code not in (200, 206, 416):
+                        return False
+        except requests.RequestException:
+            return False
+        return True
+
+    def _needed_ranges(self, address: str, grid: Grid, window: PatchWindow) -> list[tuple[int, int]]:
+        """Offset and length of every tile of the window, nothing where the directory cannot be read."""
+        try:
+            with _gdal_settings(), rasterio.open(self.catalog.signer.sign(address)) as source:
+                factor = max(round(source.transform.a / grid.resolution_m), 1)
+                height, width = source.block_shapes[0]
+                rows, cols = (
+                    range(first // factor // side, (first + window.size_px - 1) // factor // side + 1)
+                    for first, side in ((window.row_px, height), (window.col_px, width))
+                )
+                tags = [
+                    tuple(
+                        source.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=1) for what in ("OFFSET", "SIZE")
+                    )
+                    for row in rows
+                    for col in cols
+                ]
+        except RasterioError:
+            return []
+        return [(int(offset), int(size)) for offset, size in tags if offset and size]
+
+    def _probe(self, href: str) -> int | None:
+        """HTTP status of one byte of the file; for a local file 200 or 404; None without an answer."""
+        address = self.catalog.absolute_href(href)
+        if "://" in address and not address.startswith(("http", "file://")):
+            return None
         if not address.startswith("http"):
             return 200 if Path(address.removeprefix("file://")).is_file() else 404
         try:

@@ -31,7 +31,8 @@ def import_s2_100k(root: Path, source: Path, patch_size_px: int = 256) -> Datase
     """Imports a folder of the S2-100K layout and publishes it as the latest dataset.
 
     The layout says nothing of dates, scenes or baselines: digital numbers stay as they are, ``boa_add_offset`` is 0 and
-    ``offset_source`` is ``unknown``. A file that is missing or damaged becomes a row that is not valid.
+    ``offset_source`` is ``unknown``. A file that is missing or damaged becomes a row that is not valid. The version
+    follows the index and the sizes of the files: a folder that was completed later is another version.
 
     Args:
         root: The workspace.
@@ -42,7 +43,8 @@ def import_s2_100k(root: Path, source: Path, patch_size_px: int = 256) -> Datase
         DatasetError: no index, an index without the columns, or coordinates out of range.
     """
     index = _read_index(source)
-    plan_id = content_hash(index[list(INDEX_COLUMNS)].to_dict("list"))[:12]
+    sizes = [_size_bytes(source / "images" / name) for name in index["fn"]]
+    plan_id = content_hash({**index[list(INDEX_COLUMNS)].to_dict("list"), "size_bytes": sizes})[:12]
     version = f"s2-100k-{plan_id}"
     folder = dataset_folder(root, version)
     schema = StoreSchema(plan_id=plan_id, num_places=len(index), patch_size_px=patch_size_px)
@@ -61,6 +63,10 @@ def import_s2_100k(root: Path, source: Path, patch_size_px: int = 256) -> Datase
         table = pd.DataFrame([asdict(row) for row in built], columns=list(PATCH_COLUMNS))
         store.write_shard(shard, dn, table, {"layout": "S2-100K", "packages": package_versions()})
     return publish_dataset(root, version, source="S2-100K layout")
+
+
+def _size_bytes(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
 
 
 def _read_index(source: Path) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipelines.errors import SceneContentError, SceneReadError
+from pipelines.errors import SceneContentError, SceneReadError, StoreError
 from pipelines.patches.config import PatchConfig
 from pipelines.patches.quality import (
     UNKNOWN_QUALITY,
@@ -111,9 +111,10 @@ def build_shard(
     Raises:
         SceneReadError: a file could not be read now. Nothing of the shard is kept, so that the next run makes the same
             choices.
+        StoreError: the shard was finished under other acceptance settings.
     """
     if store.is_done(shard):
-        return _report(store, shard, skipped=True, reader=None)
+        return _skip(store, shard, config)
     rows = store.schema.rows(shard)
     size = store.schema.patch_size_px
     dn = np.zeros((len(rows), len(BANDS), size, size), dtype=np.uint16)
@@ -132,19 +133,33 @@ def build_shard(
             futures = [place_pool.submit(build, index) for index in range(len(rows))]
             built = _gather(futures)
     table = pd.DataFrame([asdict(row) for row in built], columns=list(PATCH_COLUMNS))
-    settings = config.model_dump(mode="json", include={"max_unclear_fraction", "max_nodata_fraction", "clear_test"})
+    settings = acceptance_settings(config)
     record = {"patch_config": settings, "config_sha256": content_hash(settings), "packages": package_versions()}
     store.write_shard(shard, dn, table, record)
     return _report(store, shard, skipped=False, reader=reader)
 
 
+def acceptance_settings(config: PatchConfig) -> dict[str, object]:
+    """The settings that decide which patches a shard holds."""
+    return config.model_dump(mode="json", include={"max_unclear_fraction", "max_nodata_fraction", "clear_test"})
+
+
+def _skip(store: PatchStore, shard: int, config: PatchConfig) -> ShardReport:
+    found, wanted = store.read_sidecar_record(shard).get("patch_config"), acceptance_settings(config)
+    if found != wanted:
+        raise StoreError(
+            f"{store.sidecar_path(shard)}: shard {shard} was built with {found}, expected {wanted}; set the former, or "
+            f"delete {store.folder / 'shards'} to build every shard again"
+        )
+    return _report(store, shard, skipped=True, reader=None)
+
+
 def _gather(futures: list[Future[PatchRow]]) -> list[PatchRow]:
     try:
         return [future.result() for future in futures]
-    except SceneReadError:
+    finally:
         for future in futures:
             future.cancel()
-        raise
 
 
 def _build_place(
@@ -300,7 +315,7 @@ def run_shard_task(task: ShardTask) -> ShardReport:
     manifest = read_sampling_manifest(task.manifest_path)
     store = open_store(dataset_folder(task.root, manifest.plan_id), store_schema(manifest))
     if store.is_done(task.shard):
-        return _report(store, task.shard, skipped=True, reader=None)
+        return _skip(store, task.shard, task.config)
     catalog = open_catalog(task.catalog_url, manifest.collection, task.signing)
     reader = WindowReader(catalog, max_attempts=task.config.max_attempts, backoff_s=task.config.backoff_s)
     return build_shard(manifest, store, task.shard, reader, task.config)

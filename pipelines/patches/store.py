@@ -207,6 +207,15 @@ class PatchStore:
             )
         return rows
 
+    def read_sidecar_record(self, shard: int) -> dict[str, object]:
+        """What made a finished shard."""
+        return read_record(self.sidecar_path(shard))
+
+    def set_aside(self, shard: int) -> None:
+        """Renames the sidecar of a damaged shard, so that the shard counts as unfinished and is built again."""
+        path = self.sidecar_path(shard)
+        path.replace(path.with_suffix(".damaged"))
+
     def read_shard(self, shard: int) -> NDArray[np.uint16]:
         """Digital numbers of a shard, shape (rows, bands, size, size)."""
         rows = self.schema.rows(shard)

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pyproj import Transformer
 
+from pipelines.atomic import write_json
 from pipelines.errors import ArtefactError, ConfigurationError
 from pipelines.provenance import content_hash, file_sha256
 from pipelines.sampling.config import PlanConfig
@@ -16,6 +17,7 @@ from pipelines.sampling.tables import read_record, read_table, write_table
 
 CLOUD_COVER_BIN_PERCENT = 5.0
 PLAN_ID_LENGTH = 12
+PLANNED_CONFIGS = ("places_config", "search_config")
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ def write_sampling_manifest(
         places: place_id, lon_deg, lat_deg of every place.
         pairs: Places and scenes from `find_scenes`.
         config: Order and window.
-        parents: What made places and scenes; kept in the file.
+        parents: What made places and scenes. Their settings are kept in the file, all of it in a JSON file beside it:
+            candidates that change no row leave the plan's bytes, and with them its id, as they were.
 
     Raises:
         ConfigurationError: scenes of a resolution that the configuration does not allow.
@@ -138,7 +141,9 @@ def write_sampling_manifest(
         rows[name] = rows[name].astype("Int64")
     rows["window_shifted"] = rows["window_shifted"].astype("boolean")
     settings = config.model_dump(mode="json")
-    write_table(path, rows, {**parents, "plan_config": settings, "plan_config_sha256": content_hash(settings)})
+    kept = {name: value for name, value in parents.items() if name in PLANNED_CONFIGS}
+    write_table(path, rows, {**kept, "plan_config": settings, "plan_config_sha256": content_hash(settings)})
+    write_json(path.with_suffix(".parents.json"), dict(parents))
     return read_sampling_manifest(path)
 
 

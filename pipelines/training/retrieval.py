@@ -75,13 +75,12 @@ def score_retrieval(
             "expected at least two places, (n, e) twice and (n, 2)"
         )
     size = min(gallery_size, num_places)
-    similarity = image_embeddings.astype(np.float64) @ location_embeddings.astype(np.float64).T
     queries: list[NDArray[np.intp]] = []
     ranks: list[NDArray[np.intp]] = []
     errors_km: list[NDArray[np.float64]] = []
     for _ in range(num_galleries if size < num_places else 1):
         gallery = rng.permutation(num_places)[:size]
-        of_gallery = similarity[np.ix_(gallery, gallery)]
+        of_gallery = image_embeddings[gallery].astype(np.float64) @ location_embeddings[gallery].astype(np.float64).T
         ranks.append((of_gallery >= of_gallery.diagonal()[:, None]).sum(axis=1))
         best = gallery[of_gallery.argmax(axis=1)]
         errors_km.append(great_circle_km(lonlat_deg[gallery], lonlat_deg[best]))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipelines.atomic import replacing, write_json
 from pipelines.errors import ArtefactError, ConfigurationError, DatasetError
-from pipelines.features.view_bank import ImageFeatures, PatchSource
+from pipelines.features.view_bank import ImageFeatures, PatchSource, dataset_content
 from pipelines.provenance import content_hash, file_sha256, git_commit, package_versions
 from pipelines.training.config import TrainingConfig
 from pipelines.training.coordinate_jitter import jitter_lonlat
@@ -148,7 +148,9 @@ def train(
     history.write(history_path)
     record = {
         "dataset_version": dataset.version,
-        "image_features": {name: image_features.record[name] for name in ("fingerprint", "encoder", "feature_dim")},
+        "image_features": {
+            name: image_features.record[name] for name in ("content_sha256", "fingerprint", "encoder", "feature_dim")
+        },
         "config": config.model_dump(mode="json"),
         "config_sha256": content_hash(config.model_dump(mode="json")),
         "split": {
@@ -194,6 +196,11 @@ def split_places(
         raise ArtefactError(
             f"image features are of dataset {version!r} with {len(image_features.features)} places; expected "
             f"{dataset.version!r} with {len(dataset.places)}; materialize image_features"
+        )
+    if image_features.record.get("content_sha256") != dataset_content(dataset):
+        raise ArtefactError(
+            f"image features of dataset {dataset.version} were made from other patches than it holds now; materialize "
+            "image_features"
         )
     valid = image_features.valid
     places = dataset.places[valid]

@@ -142,6 +142,19 @@ def test_a_preset_fits_every_job(definitions: dg.Definitions, name: str) -> None
     dg.validate_run_config(definitions.resolve_job_def("full_chain"), read_preset(name))
 
 
+def test_presets_name_the_same_settings_so_that_none_is_filled_up_from_another() -> None:
+    named = {
+        name: {asset: sorted(each["config"]) for asset, each in read_preset(name)["ops"].items()}
+        for name in preset_names()
+    }
+    assert named["ci"] == named["sandbox"] == named["planetary_computer"]
+
+
+def test_every_job_starts_without_a_configuration(definitions: dg.Definitions) -> None:
+    for each in JOBS:
+        dg.validate_run_config(definitions.resolve_job_def(each), {})
+
+
 def test_an_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"preset 'demo' not found, expected one of ci, planetary_computer, sandbox"):
         read_preset("demo")

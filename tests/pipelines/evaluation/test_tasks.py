@@ -97,7 +97,7 @@ def test_relative_tables_are_found_below_a_folder_or_an_address(tmp_path):
     assert table_source("a/b.csv", "http://host:1/tables/") == "http://host:1/tables/a/b.csv"
     assert table_source("https://host/b.csv", tmp_path) == "https://host/b.csv"
     assert table_source("/data/b.csv", "http://host") == "/data/b.csv"
-    with pytest.raises(ValueError, match="set the root of tables"):
+    with pytest.raises(TableError, match="set SATCLIP_TABLES_ROOT"):
         table_source("b.csv", None)
 
 

@@ -9,7 +9,7 @@ import torch
 import zarr
 
 from pipelines.errors import ArtefactError, DatasetError
-from pipelines.features.view_bank import build_image_features, image_features_path, open_image_features
+from pipelines.features.view_bank import build_image_features, dataset_content, image_features_path, open_image_features
 from pipelines.patches.radiometry import reflectance
 from satclip_model.config import RandomFeaturesConfig
 from satclip_model.image_encoder import RandomConvolutionalFeatures
@@ -32,7 +32,8 @@ class FakeDataset:
         valid[[1, 8]] = False
         offsets = np.where(np.arange(10) % 3 == 0, -1000, 0)
         self.dn = (rng.integers(1500, 6000, (10, 12, 16, 16)) * valid[:, None, None, None]).astype(np.uint16)
-        self.places = pd.DataFrame({"valid": valid, "boa_add_offset": offsets})
+        hashes = [hashlib.sha256(each.tobytes()).hexdigest() for each in self.dn]
+        self.places = pd.DataFrame({"valid": valid, "boa_add_offset": offsets, "sha256": hashes})
 
     @property
     def num_places(self) -> int:
@@ -115,6 +116,22 @@ def test_other_parents_are_refused(tmp_path: Path, backbone: RandomConvolutional
         build_image_features(FakeDataset(), other, path)
     with pytest.raises(ArtefactError, match="dataset_version"):
         build_image_features(FakeDataset(version="v2"), backbone, path)
+
+
+def test_features_of_patches_that_changed_are_computed_again(
+    tmp_path: Path, backbone: RandomConvolutionalFeatures
+) -> None:
+    path = tmp_path / "f.zarr"
+    build_image_features(FakeDataset(), backbone, path)
+    first = open_image_features(path, "v1", backbone.fingerprint)
+    changed = FakeDataset()
+    changed.dn[3] += 100
+    changed.places.loc[3, "sha256"] = hashlib.sha256(changed.dn[3].tobytes()).hexdigest()
+    assert build_image_features(changed, backbone, path)["num_computed_shards"] == 3
+    second = open_image_features(path, "v1", backbone.fingerprint)
+    assert second.record["content_sha256"] == dataset_content(changed) != first.record["content_sha256"]
+    differs = (second.features != first.features).any(axis=1) & first.valid
+    assert np.flatnonzero(differs).tolist() == [3]
 
 
 def test_missing_and_foreign_groups_are_named(tmp_path: Path) -> None:

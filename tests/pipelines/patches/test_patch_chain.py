@@ -11,10 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.errors import CatalogError, ConfigurationError, DatasetError, SceneReadError, StoreError
+from pipelines.errors import (
+    CatalogError,
+    ConfigurationError,
+    DatasetError,
+    SceneContentError,
+    SceneReadError,
+    StoreError,
+)
 from pipelines.patches.config import PatchConfig
 from pipelines.patches.dataset import open_patch_dataset
 from pipelines.patches.publication import publish_dataset
+from pipelines.patches.read import Grid, PatchWindow, WindowReader
 from pipelines.patches.shards import ShardReport, ShardTask, run_shard_task
 from pipelines.patches.store import dataset_folder, read_store
 from pipelines.sampling.catalog import open_catalog
@@ -172,6 +180,28 @@ def test_a_truncated_file_is_a_verdict(planet: Planet) -> None:
     assert json.loads(row.rejections) == [[NORTH.item_id, "unreadable:B04"]]
 
 
+def test_a_server_that_fails_on_the_bytes_themselves_gives_no_verdict(planet: Planet) -> None:
+    """One byte is answered, the window's tiles are not: a fault of the server, however often it is repeated."""
+    planet.add(NORTH, LATER)
+    manifest = planet.plan([NORTH.lonlat_at(900, 900)])
+    path = planet.server.folder / NORTH.file_name("B04")
+    content = path.read_bytes()
+    path.write_bytes(content[:40_000] + bytes(len(content) - 40_000))
+    reader = WindowReader(open_catalog(planet.server.stac_url, "sentinel-2-l2a"), max_attempts=2, backoff_s=0.0)
+    row = manifest.candidates.iloc[0]
+    grid = Grid(NORTH.epsg, NORTH.x_ul_m, NORTH.y_ul_m, 1098, 1098, 10.0)
+    window = PatchWindow(int(row.row_px), int(row.col_px), 256)
+    href = planet.server.cog_url + "/" + NORTH.file_name("B04")
+    with pytest.raises(SceneContentError, match="truncated or damaged"):
+        reader.read_band(href, "B04", grid, window)
+    answered = reader._probe
+    planet.server.script("*_B04_*", status(503, times=None))
+    reader._probe = lambda _: 206
+    with pytest.raises(SceneReadError, match="could not be read in 2 attempts"):
+        reader.read_band(href, "B04", grid, window)
+    assert answered(href) == 503
+
+
 def test_an_item_that_lies_about_its_grid_is_a_verdict(planet: Planet) -> None:
     planet.add(NORTH, LATER)
     for asset in planet.stub.items[0]["assets"].values():
@@ -306,6 +336,30 @@ def test_training_refuses_changed_pixels_and_missing_shards(planet: Planet) -> N
         open_patch_dataset(planet.root)
     with pytest.raises(DatasetError, match=r"did not pass its checks: shard 0"):
         open_patch_dataset(planet.root, manifest.plan_id)
+    assert not planet.build().skipped
+    assert publish_dataset(planet.root, manifest.plan_id, source="test").passed
+    row = planet.rows(manifest).loc[0]
+    np.testing.assert_array_equal(
+        open_patch_dataset(planet.root).read_dn(0), NORTH.expected_patch(row.row_px, row.col_px)
+    )
+
+
+def test_a_shard_built_under_other_settings_is_not_taken_for_done(planet: Planet) -> None:
+    planet.add(NORTH)
+    planet.plan([NORTH.lonlat_at(500, 500)])
+    planet.build()
+    stricter = QUICK.model_copy(update={"max_unclear_fraction": 0.0})
+    with pytest.raises(StoreError, match=r"was built with .*0.01.*, expected .*'max_unclear_fraction': 0.0"):
+        planet.build(stricter)
+
+
+def test_candidates_that_change_no_row_leave_the_plan_as_it_was(planet: Planet) -> None:
+    planet.add(NORTH)
+    place = NORTH.lonlat_at(500, 500)
+    first = planet.plan([place], max_candidates=1)
+    planet.add(LATER)
+    assert planet.plan([place], max_candidates=1).plan_id == first.plan_id
+    assert planet.plan([place], max_candidates=2).plan_id != first.plan_id
 
 
 def test_a_flipped_bit_in_the_store_is_found(planet: Planet) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipelines.errors import ArtefactError, ConfigurationError, DatasetError
-from pipelines.features.view_bank import ImageFeatures
+from pipelines.features.view_bank import ImageFeatures, dataset_content
 from pipelines.training.config import TrainingConfig
 from pipelines.training.run import HISTORY_COLUMNS, TrainingResult, choose_accelerator, split_places, train
 from satclip_model import lightning_module
@@ -61,8 +61,10 @@ def synthetic(num: int, num_invalid: int = 3) -> tuple[FakeDataset, ImageFeature
     valid[:num_invalid] = False
     features[~valid] = np.nan
     places = pd.DataFrame({"place_id": np.arange(num) * 3 + 1, "lon_deg": lon_deg, "lat_deg": lat_deg, "valid": valid})
+    places["sha256"] = [f"{number:064x}" for number in range(num)]
     record = {
         "dataset_version": "v1",
+        "content_sha256": dataset_content(FakeDataset(places)),
         "encoder": BACKBONE.model_dump(mode="json"),
         "fingerprint": RandomConvolutionalFeatures(BACKBONE).fingerprint,
         "feature_dim": BACKBONE.feature_dim,
@@ -154,6 +156,13 @@ def test_features_of_another_dataset_are_refused(tmp_path: Path) -> None:
     other = ImageFeatures(features.features, features.valid, {**features.record, "dataset_version": "v0"})
     with pytest.raises(ArtefactError, match="'v0' with 20 places; expected 'v1'"):
         train(dataset, other, SMALL, tmp_path)
+
+
+def test_features_of_other_patches_are_refused(tmp_path: Path) -> None:
+    dataset, features = synthetic(40)
+    dataset.places.loc[5, "sha256"] = "f" * 64
+    with pytest.raises(ArtefactError, match="made from other patches than it holds now; materialize image_features"):
+        train(dataset, features, SMALL, tmp_path)
 
 
 def test_features_of_a_changed_encoder_are_refused(tmp_path: Path) -> None:
