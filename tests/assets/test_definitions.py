@@ -152,7 +152,8 @@ def test_presets_name_the_same_settings_so_that_none_is_filled_up_from_another()
 
 def test_every_job_starts_without_a_configuration(definitions: dg.Definitions) -> None:
     for each in JOBS:
-        dg.validate_run_config(definitions.resolve_job_def(each), {})
+        job = definitions.resolve_job_def(each)
+        assert set(dg.validate_run_config(job, {})["ops"]) >= assets_of(job)
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
