@@ -1,7 +1,7 @@
 """Real Sentinel-2 through the chain, offline: one command per case.
 
 python examples/real_input.py s2-100k   import 20 patches of S2-100K, train, embed 3,076 weather stations, score them
-python examples/real_input.py scene     search, sample and read a real scene among 112 real STAC items (100 m grid)
+python examples/real_input.py scene     search, sample and read a real scene among 111 real STAC items (100 m grid)
 python examples/real_input.py cell      cut a Major TOM cell at native resolution into patches and compare the pixels
 
 The folder with the data is named by SATCLIP_SHARED_DATA or --data.
