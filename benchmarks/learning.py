@@ -40,7 +40,7 @@ VALIDATION_RECALL_OVER_CHANCE = 3.0
 MINIMUM_VALIDATION_PLACES = 256
 
 
-def measure(root: Path, tables_root: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def measure(root: Path, tables_root: str | None, num_labels: int | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores in CoordBench's columns and retrieval metrics, a row per seed."""
     settings = yaml.safe_load(PRESET.read_text())["ops"]
     dataset = open_patch_dataset(root)
@@ -49,6 +49,8 @@ def measure(root: Path, tables_root: str | None) -> tuple[pd.DataFrame, pd.DataF
     features = open_image_features(path, dataset.version, backbone.fingerprint)
     tasks = [TaskConfig(**each) for each in settings["downstream_scores"]["config"]["tasks"]]
     tasks = [task for task in tasks if task.name in MARGIN_TASKS]
+    if num_labels is not None:
+        tasks = [task.model_copy(update={"table": f"{task.table}?points={num_labels}"}) for task in tasks]
     scores, retrieval = [], []
     with tempfile.TemporaryDirectory() as folder:
         for seed in SEEDS:
@@ -93,9 +95,10 @@ def line(metric: str, value: float, target: float) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=None, help="workspace of the demo; default as for satclip")
+    parser.add_argument("--labels", type=int, default=None, help="labels per task; default as in the demo")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
     options = parser.parse_args()
-    scores, retrieval = measure(workspace_root(options.root), os.environ.get("SATCLIP_TABLES_ROOT"))
+    scores, retrieval = measure(workspace_root(options.root), os.environ.get("SATCLIP_TABLES_ROOT"), options.labels)
     print(markdown_table(scores))
     kept = ["seed", "training_places", "validation_places"]
     for part in ("train", "val"):

@@ -203,15 +203,18 @@ def _is_complete(path: Path) -> bool:
 
 def _open_for_writing(path: Path, record: dict[str, Any]) -> zarr.Array[Any]:
     found = _open_group(path)
-    if found is not None and _read_record(found).get("content_sha256") != record["content_sha256"]:
-        logger.info("image features %s: the dataset's patches changed, all are computed again", path.name)
-        shutil.rmtree(path)
-        found = None
+    if found is not None:
+        known = _read_record(found)
+        _require_parents(path, known, {name: record[name] for name in ("dataset_version", "fingerprint")})
+        if known.get("content_sha256") != record["content_sha256"]:
+            logger.info("image features %s: the dataset's patches changed, all are computed again", path.name)
+            shutil.rmtree(path)
+            found = None
     if found is None:
         shutil.rmtree(_done_folder(path), ignore_errors=True)
         group = zarr.create_group(path, zarr_format=3, attributes={_RECORD: record, "complete": False})
     else:
-        parents = ("dataset_version", "fingerprint", "num_places", "shard_size")
+        parents = ("num_places", "shard_size")
         _require_parents(path, _read_record(found), {name: record[name] for name in parents})
         group = zarr.open_group(path, mode="r+")
         if "features" in group:

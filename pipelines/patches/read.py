@@ -36,7 +36,7 @@ GDAL_SETTINGS: dict[str, Any] = {
     "CPL_VSIL_CURL_CACHE_SIZE": 16_777_216,
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",
 }
-"""Few requests per window and no memory of failures; measured in docs/adr/0003-reading-windows.md."""
+"""Few requests per window, which benchmarks/reading.py counts, and no memory of failures."""
 
 GONE_STATUS = (404, 410)
 DENIED_STATUS = (401, 403)

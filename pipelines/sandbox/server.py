@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qsl
 
 from pipelines.sandbox import catalog
 from pipelines.sandbox.bounded_cache import BoundedCache
 from pipelines.sandbox.cogs import CogStore
 from pipelines.sandbox.fields import Planet
-from pipelines.sandbox.tables import table_csv
+from pipelines.sandbox.tables import NUM_POINTS, table_csv
 from pipelines.sandbox.tokens import TokenIssuer
 
 logger = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ class SandboxServer(socketserver.ThreadingTCPServer):
         if section == "sas":
             return self._token(rest)
         if section == "tables":
-            return self._table(rest)
+            return self._table(rest, request.query)
         if section == "health":
             return _answer(200, '{"status":"ok"}', "application/json")
         if section == "stats":
@@ -178,10 +179,13 @@ class SandboxServer(socketserver.ThreadingTCPServer):
         token = self.issuer.issue(catalog.STORAGE_CONTAINER, datetime.now(UTC))
         return _answer(200, json.dumps(token), "application/json")
 
-    def _table(self, path: str) -> Response:
+    def _table(self, path: str, query: str) -> Response:
+        """A table; ``?points=N`` asks for another number of points than the usual."""
         name = path.removesuffix(".csv")
         try:
-            return _answer(200, self._tables.get(name, lambda: table_csv(self.planet, name)), "text/csv")
+            num_points = int(dict(parse_qsl(query)).get("points", NUM_POINTS))
+            key = f"{name} {num_points}"
+            return _answer(200, self._tables.get(key, lambda: table_csv(self.planet, name, num_points)), "text/csv")
         except ValueError as error:
             return _answer(404, f"{error}\n")
 

@@ -118,6 +118,16 @@ def test_other_parents_are_refused(tmp_path: Path, backbone: RandomConvolutional
         build_image_features(FakeDataset(version="v2"), backbone, path)
 
 
+def test_features_of_another_dataset_are_never_removed(tmp_path: Path, backbone: RandomConvolutionalFeatures) -> None:
+    path = tmp_path / "f.zarr"
+    build_image_features(FakeDataset(), backbone, path)
+    other = FakeDataset(version="v2")
+    other.places.loc[3, "sha256"] = "f" * 64
+    with pytest.raises(ArtefactError, match="dataset_version is 'v1', expected 'v2'"):
+        build_image_features(other, backbone, path)
+    assert open_image_features(path, "v1", backbone.fingerprint).valid.sum() == 8
+
+
 def test_features_of_patches_that_changed_are_computed_again(
     tmp_path: Path, backbone: RandomConvolutionalFeatures
 ) -> None:

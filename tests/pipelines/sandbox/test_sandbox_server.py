@@ -14,6 +14,7 @@ from pipelines.sandbox.fields import Planet
 from pipelines.sandbox.rendering import Renderer
 from pipelines.sandbox.scenes import tile_scenes
 from pipelines.sandbox.server import SandboxServer
+from pipelines.sandbox.tables import NUM_POINTS
 from pipelines.sandbox.tiling import tile_from_id
 from pipelines.sandbox.tokens import TokenIssuer
 
@@ -125,6 +126,11 @@ def test_tables_are_served(connection):
     status, body, _ = _get(connection, "/tables/biome.csv")
     assert status == 200
     assert body.startswith(b"lon,lat,biome\n")
+    assert len(body.splitlines()) == NUM_POINTS + 1
+    assert len(_get(connection, "/tables/biome.csv?points=70")[1].splitlines()) == 71
+    status, body, _ = _get(connection, "/tables/biome.csv?points=0")
+    assert status == 404
+    assert b"0 points asked for; expected 1 to" in body
 
 
 def test_counters_count(connection, scene, token):
