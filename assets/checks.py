@@ -16,10 +16,10 @@ MINIMUM_PLANNED_SHARE = 0.5
 @dg.asset_check(asset=sampling_manifest, blocking=True)
 def most_places_have_candidates(workspace: WorkspaceResource) -> dg.AssetCheckResult:
     """At least half of the places have a candidate scene."""
-    from pipelines.sampling.manifest import candidate_counts, read_sampling_manifest
+    from pipelines.sampling.manifest import read_sampling_manifest
 
-    manifest = read_sampling_manifest(workspace.path / "sampling" / "sampling_manifest.parquet")
-    share = float((candidate_counts(manifest) > 0).mean())
+    manifest = read_sampling_manifest(workspace.path / "sampling")
+    share = float((manifest.candidate_counts() > 0).mean())
     return dg.AssetCheckResult(
         passed=share >= MINIMUM_PLANNED_SHARE,
         metadata={"share_with_candidates": share, "expected_at_least": MINIMUM_PLANNED_SHARE},
@@ -33,7 +33,7 @@ def every_shard_is_verified(workspace: WorkspaceResource) -> dg.AssetCheckResult
     from pipelines.patches.store import dataset_folder
     from pipelines.sampling.manifest import read_sampling_manifest
 
-    manifest = read_sampling_manifest(workspace.path / "sampling" / "sampling_manifest.parquet")
+    manifest = read_sampling_manifest(workspace.path / "sampling")
     record = read_dataset_record(dataset_folder(workspace.path, manifest.plan_id))
     return dg.AssetCheckResult(
         passed=record.passed,
@@ -48,7 +48,7 @@ def reflectance_is_plausible(workspace: WorkspaceResource) -> dg.AssetCheckResul
     from pipelines.patches.store import dataset_folder
     from pipelines.sampling.manifest import read_sampling_manifest
 
-    manifest = read_sampling_manifest(workspace.path / "sampling" / "sampling_manifest.parquet")
+    manifest = read_sampling_manifest(workspace.path / "sampling")
     record = read_dataset_record(dataset_folder(workspace.path, manifest.plan_id))
     odd = [each.band for each in record.statistics if not (0 < each.mean < 1 and each.std > 0)]
     return dg.AssetCheckResult(passed=not odd, metadata={"implausible_bands": listed(odd)})

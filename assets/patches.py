@@ -46,16 +46,15 @@ def patches(
     from pipelines.patches.shards import ShardTask, run_shard_task, shards_of_partition, store_schema
     from pipelines.sampling.manifest import read_sampling_manifest
 
-    manifest_path = workspace.path / "sampling" / "sampling_manifest.parquet"
-    manifest = read_sampling_manifest(manifest_path)
-    num_shards = store_schema(manifest).num_shards
+    manifest = read_sampling_manifest(workspace.path / "sampling")
+    own_shards = store_schema(workspace.path, manifest).own_shards
     done: dict[str, dict[str, dg.MetadataValue]] = {}
     try:
         for key in context.partition_keys:
-            shards = shards_of_partition(int(key), NUM_PARTITIONS, num_shards)
+            chosen = shards_of_partition(int(key), NUM_PARTITIONS, len(own_shards))
             tasks = [
-                ShardTask(workspace.path, manifest_path, shard, catalog.url, catalog.signing, config)
-                for shard in shards
+                ShardTask(workspace.path, manifest.folder, own_shards[number], catalog.url, catalog.signing, config)
+                for number in chosen
             ]
             done[key] = partition_metadata(dask.map(run_shard_task, tasks))
     except BaseException:
@@ -74,7 +73,7 @@ def patch_dataset(config: PatchDatasetConfig, workspace: WorkspaceResource) -> d
     from pipelines.patches.publication import publish_dataset
     from pipelines.sampling.manifest import read_sampling_manifest
 
-    manifest = read_sampling_manifest(workspace.path / "sampling" / "sampling_manifest.parquet")
+    manifest = read_sampling_manifest(workspace.path / "sampling")
     record = publish_dataset(
         workspace.path,
         manifest.plan_id,

@@ -1,10 +1,19 @@
 """Places, their candidate scenes, and the plan."""
 
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from assets.presets import preset_defaults
 from assets.resources import CatalogResource, WorkspaceResource
 from pipelines.sampling.config import PlacesConfig, PlanConfig, SearchConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipelines.sampling.refresh import RefreshReport
 
 GROUP = "sampling"
 
@@ -58,15 +67,15 @@ def scene_candidates(
     points_path = workspace.path / "sampling" / "sample_points.parquet"
     path = workspace.path / "sampling" / "scene_candidates.parquet"
     places = read_sample_points(points_path)
-    pairs, report = find_scenes(places, catalog.open(config.collection), config)
+    scenes, report = find_scenes(places, catalog.open(config.collection), config)
     write_scene_candidates(
         path,
-        pairs,
+        scenes,
         {**read_record(points_path), "search_config": config.model_dump(), "points": file_sha256(points_path)},
     )
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": len(pairs),
+            "dagster/row_count": len(scenes),
             "path": dg.MetadataValue.path(path),
             "searches": report.num_searches,
             "searches_per_1000_places": round(1000 * report.num_searches / len(places), 1),
@@ -83,27 +92,53 @@ def scene_candidates(
 
 @dg.asset(group_name=GROUP, kinds={"python", "geoparquet"}, deps=[sample_points, scene_candidates])
 def sampling_manifest(config: SamplingManifestConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:
-    """The plan: per place an ordered list of candidate scenes and a window. The same input gives the same bytes."""
+    """The plan: per place an ordered list of candidate scenes and a window. The same input gives the same bytes.
+
+    A refresh plans only what the latest dataset lacks; where it lacks nothing the present plan stays.
+    """
     from pipelines.provenance import file_sha256
-    from pipelines.sampling.manifest import candidate_counts, write_sampling_manifest
+    from pipelines.sampling.manifest import read_sampling_manifest
     from pipelines.sampling.points import read_sample_points
     from pipelines.sampling.scenes import read_scene_candidates
     from pipelines.sampling.tables import read_record
 
     folder = workspace.path / "sampling"
-    pairs_path, path = folder / "scene_candidates.parquet", folder / "sampling_manifest.parquet"
-    places = read_sample_points(folder / "sample_points.parquet")
-    parents = {**read_record(pairs_path), "candidates": file_sha256(pairs_path)}
-    manifest = write_sampling_manifest(path, places, read_scene_candidates(pairs_path), config, parents)
-    counts = candidate_counts(manifest)
+    scenes_path = folder / "scene_candidates.parquet"
+    places, scenes = read_sample_points(folder / "sample_points.parquet"), read_scene_candidates(scenes_path)
+    parents = {**read_record(scenes_path), "candidates": file_sha256(scenes_path)}
+    report = _plan(workspace.path, places, scenes, config, parents)
+    manifest = read_sampling_manifest(folder)
+    counts = manifest.candidate_counts()
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": len(manifest.candidates),
-            "path": dg.MetadataValue.path(path),
+            "dagster/row_count": int(counts.sum()),
+            "path": dg.MetadataValue.path(manifest.folder),
             "plan_id": manifest.plan_id,
+            "base_version": manifest.base_version or "none",
             "places": manifest.num_places,
             "places_without_candidate": int((counts == 0).sum()),
             "candidates_per_place": float(counts.mean()),
+            **(
+                {f"refresh_{name.removeprefix('num_')}": count for name, count in asdict(report).items()}
+                if report
+                else {}
+            ),
         },
-        data_version=dg.DataVersion(file_sha256(path)),
+        data_version=dg.DataVersion(manifest.plan_id),
     )
+
+
+def _plan(
+    root: Path, places: "pd.DataFrame", scenes: "pd.DataFrame", config: PlanConfig, parents: dict[str, object]
+) -> "RefreshReport | None":
+    """Plans the whole dataset, or what its latest version lacks."""
+    from pipelines.patches.dataset import latest_version, open_patch_dataset
+    from pipelines.sampling.manifest import write_sampling_manifest
+    from pipelines.sampling.refresh import BaseDataset, plan_refresh
+
+    folder, version = root / "sampling", latest_version(root)
+    if not config.refresh or version is None:
+        write_sampling_manifest(folder, places, scenes, config, parents)
+        return None
+    base = BaseDataset(version, open_patch_dataset(root, version).places)
+    return plan_refresh(folder, places, scenes, config, parents, base)[1]

@@ -22,11 +22,11 @@ from pipelines.patches.quality import (
     window_quality,
 )
 from pipelines.patches.read import Grid, PatchWindow, WindowReader
-from pipelines.patches.store import PatchStore, StoreSchema, dataset_folder, open_store
+from pipelines.patches.store import PatchStore, StoreSchema, dataset_folder, open_store, read_store
 from pipelines.progress import Progress
 from pipelines.provenance import content_hash, package_versions
 from pipelines.sampling.catalog import open_catalog
-from pipelines.sampling.manifest import SamplingManifest, read_sampling_manifest
+from pipelines.sampling.manifest import SamplingManifest, open_plan
 from pipelines.sampling.scenes import scene_hrefs
 from pipelines.sentinel2 import BANDS, SCENE_CLASSIFICATION
 
@@ -37,7 +37,7 @@ EXHAUSTED = "exhausted"
 SCENE_COLUMNS = (
     "item_id", "datetime", "platform", "mgrs_tile", "epsg", "resolution_m", "processing_baseline", "boa_add_offset",
     "offset_source", "scene_cloud_cover_percent", "relative_orbit", "sun_zenith_deg", "sun_azimuth_deg", "row_px",
-    "col_px", "href_base", "hrefs",
+    "col_px", "width_px", "height_px", "href_base", "hrefs",
 )  # fmt: skip
 
 
@@ -53,6 +53,8 @@ class PatchRow:
         rejections: JSON list of [item id, verdict] of the candidates that were tried and refused.
         x_ul_m: Easting of the patch's upper-left corner in its EPSG code.
         y_ul_m: Northing of that corner.
+        row_px: First row of the window on the scene's 10 m grid.
+        width_px: Width of that grid.
     """
 
     place_id: int
@@ -73,6 +75,8 @@ class PatchRow:
     resolution_m: float = float("nan")
     row_px: int = -1
     col_px: int = -1
+    width_px: int = -1
+    height_px: int = -1
     processing_baseline: str = ""
     boa_add_offset: int = 0
     offset_source: str = ""
@@ -118,8 +122,9 @@ def build_shard(
     rows = store.schema.rows(shard)
     size = store.schema.patch_size_px
     dn = np.zeros((len(rows), len(BANDS), size, size), dtype=np.uint16)
-    places = manifest.places.iloc[rows.start : rows.stop]
-    candidates = dict(tuple(manifest.candidates.groupby("place_id", sort=False)))
+    planned = store.schema.plan_rows(shard)
+    places = manifest.places.iloc[planned.start : planned.stop]
+    candidates = dict(tuple(manifest.shard_candidates(planned).groupby("place_id", sort=False)))
     progress = Progress(logger, f"shard {shard}", total=len(rows), unit="places")
     with ThreadPoolExecutor(config.band_workers * config.num_workers) as band_pool:
 
@@ -279,9 +284,27 @@ def shards_of_partition(partition: int, num_partitions: int, num_shards: int) ->
     return range(first, min(first + per_partition, num_shards))
 
 
-def store_schema(manifest: SamplingManifest) -> StoreSchema:
-    """The store that a plan fills."""
-    return StoreSchema(manifest.plan_id, manifest.num_places, manifest.patch_size_px)
+def store_schema(root: Path, manifest: SamplingManifest) -> StoreSchema:
+    """The store that a plan fills; a refresh's begins with the shards of the dataset that it builds upon.
+
+    Raises:
+        StoreError: that dataset is gone, or its patches have another size.
+    """
+    own = StoreSchema(manifest.plan_id, manifest.num_places, manifest.patch_size_px)
+    if manifest.base_version is None:
+        return own
+    base = read_store(dataset_folder(root, manifest.base_version)).schema
+    if (base.patch_size_px, base.bands) != (own.patch_size_px, own.bands):
+        raise StoreError(
+            f"dataset {base.plan_id}: patches of {base.patch_size_px} px, its refresh plans {own.patch_size_px} px; "
+            "set patch_size_px to the former, or plan the whole dataset anew with refresh set to false"
+        )
+    return replace(
+        own,
+        base_version=manifest.base_version,
+        base_rows=base.num_shards * base.shard_size,
+        shard_size=base.shard_size,
+    )
 
 
 @dataclass(frozen=True)
@@ -290,7 +313,7 @@ class ShardTask:
 
     Attributes:
         root: The workspace.
-        manifest_path: The plan.
+        plan_folder: The plan.
         shard: Which shard.
         catalog_url: Landing page of the STAC API.
         signing: How addresses are signed.
@@ -298,7 +321,7 @@ class ShardTask:
     """
 
     root: Path
-    manifest_path: Path
+    plan_folder: Path
     shard: int
     catalog_url: str
     signing: str
@@ -312,8 +335,8 @@ def run_shard_task(task: ShardTask) -> ShardReport:
         SceneReadError: a file could not be read now.
         CatalogError: the catalog does not answer.
     """
-    manifest = read_sampling_manifest(task.manifest_path)
-    store = open_store(dataset_folder(task.root, manifest.plan_id), store_schema(manifest))
+    manifest = open_plan(task.plan_folder)
+    store = open_store(dataset_folder(task.root, manifest.plan_id), store_schema(task.root, manifest))
     if store.is_done(task.shard):
         return _skip(store, task.shard, task.config)
     catalog = open_catalog(task.catalog_url, manifest.collection, task.signing)

@@ -64,3 +64,23 @@ class PlanConfig(BaseModel):
         default=[10.0], min_length=1, description="Pixel sizes of B02 that are accepted."
     )
     patch_size_px: int = Field(default=256, ge=8, description="Side of a patch on the grid of the 10 m bands.")
+    align_px: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="Windows begin at multiples of this; 256 keeps them inside single tiles of a file and saves 40 % "
+        "of the bytes, but shifts patches by up to 1.3 km from their places.",
+    )
+    edge_margin_m: float = Field(
+        default=500.0, ge=0, description="Candidates whose patch comes closer to the edge of the scene's data go last."
+    )
+    season_balance: bool = Field(
+        default=False, description="Prefer for each place a quarter of the year drawn for it, so that seasons balance."
+    )
+    refresh: bool = Field(
+        default=False,
+        description="Plan only what the latest dataset lacks: new places, places without a patch, and old ones.",
+    )
+    max_age_days: int | None = Field(
+        default=None, ge=1, description="A refresh renews patches acquired more than this before end_date."
+    )

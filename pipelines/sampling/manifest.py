@@ -1,174 +1,225 @@
-"""The plan: an ordered list of candidate scenes and a window for every place."""
+"""The plan: places, the scenes that may serve them, and per place an ordered list of scenes and windows.
 
+A plan is a folder, ``sampling/plans/PLAN_ID``, that never changes once it is there; ``sampling/sampling_manifest.json``
+says which plan is the present one.
+"""
+
+import json
+import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pyproj import Transformer
 
 from pipelines.atomic import write_json
 from pipelines.errors import ArtefactError, ConfigurationError
 from pipelines.provenance import content_hash, file_sha256
+from pipelines.sampling.candidates import index_scenes, plan_candidates
 from pipelines.sampling.config import PlanConfig
-from pipelines.sampling.tables import read_record, read_table, write_table
+from pipelines.sampling.tables import read_table, write_plain_table, write_table
 
-CLOUD_COVER_BIN_PERCENT = 5.0
-PLAN_ID_LENGTH = 12
-PLANNED_CONFIGS = ("places_config", "search_config")
+logger = logging.getLogger(__name__)
+
+PLAN_FORMAT: Final = 2
+PLAN_ID_LENGTH: Final = 12
+PLANNED_CONFIGS: Final = ("places_config", "search_config")
+POINTER: Final = "sampling_manifest.json"
+ROWS_PER_GROUP: Final = 16_384
+TABLES: Final = ("places", "scenes", "candidates")
 
 
 @dataclass(frozen=True)
 class SamplingManifest:
-    """The plan of a dataset.
+    """The plan of a dataset, opened; tables are read when they are asked for.
 
     Attributes:
-        plan_id: First twelve hex digits of the SHA-256 of the plan's file; names the dataset version.
+        folder: Where it lives; its name is the plan's id.
         collection: STAC collection of the scenes.
-        candidates: One row per place and candidate, ordered by place_id and rank: place_id, rank, row_px, col_px (upper
-            left pixel of the window on the scene's 10 m grid), window_shifted, and the columns of `Scene`.
-        places: place_id, lon_deg, lat_deg of every place, with or without candidates.
+        num_places: Places planned, including those without a candidate.
         patch_size_px: Side of a patch.
+        base_version: The dataset that a refresh builds upon; None where the plan stands for itself.
+        record: All that ``plan.json`` says.
     """
 
-    plan_id: str
+    folder: Path
     collection: str
-    candidates: pd.DataFrame
-    places: pd.DataFrame
+    num_places: int
     patch_size_px: int
+    base_version: str | None
+    record: dict[str, Any]
 
     @property
-    def num_places(self) -> int:
-        """Places planned, including those without a candidate."""
-        return len(self.places)
+    def plan_id(self) -> str:
+        """First twelve hex digits of the SHA-256 of what the plan says; names the dataset version."""
+        return self.folder.name
 
+    @cached_property
+    def places(self) -> pd.DataFrame:
+        """place_id, lon_deg, lat_deg of every place, in the order of the store's rows."""
+        return read_table(self.folder / "places.parquet", asset="sampling_manifest")
 
-def plan_windows(pairs: pd.DataFrame, patch_size_px: int) -> pd.DataFrame:
-    """Adds the window of each place on each of its scenes.
+    @cached_property
+    def candidates(self) -> pd.DataFrame:
+        """Candidates of all places; see `shard_candidates`."""
+        return self.shard_candidates(range(self.num_places))
 
-    The window is centred on the place and snapped to the scene's grid. Where it would leave the scene it is shifted
-    inwards, as long as it still holds the place.
+    def shard_candidates(self, rows: range) -> pd.DataFrame:
+        """Candidates of some consecutive places, as rows of place and scene.
 
-    Args:
-        pairs: Pairs of place and scene from `find_scenes`.
-        patch_size_px: Side of the window in pixels of the 10 m grid.
+        Args:
+            rows: Rows of ``places``.
 
-    Returns:
-        The pairs that have a window, with row_px, col_px, window_shifted, and lon/lat of the window's centre as
-        patch_lon_deg, patch_lat_deg.
-    """
-    planned = []
-    for epsg, group in pairs.groupby("epsg", sort=True):
-        to_utm = Transformer.from_crs(4326, int(epsg), always_xy=True)
-        x_m, y_m = to_utm.transform(group["lon_deg"].to_numpy(), group["lat_deg"].to_numpy())
-        resolution_m = group["resolution_m"].to_numpy()
-        col = (x_m - group["x_ul_m"].to_numpy()) / resolution_m
-        row = (group["y_ul_m"].to_numpy() - y_m) / resolution_m
-        width, height = group["width_px"].to_numpy(), group["height_px"].to_numpy()
-        inside = (col >= 0) & (col < width) & (row >= 0) & (row < height)
-        inside &= (width >= patch_size_px) & (height >= patch_size_px)
-        centred_col, centred_row = (np.round(each).astype(np.int64) - patch_size_px // 2 for each in (col, row))
-        col_px = np.clip(centred_col, 0, width - patch_size_px)
-        row_px = np.clip(centred_row, 0, height - patch_size_px)
-        centre_x_m = group["x_ul_m"].to_numpy() + (col_px + patch_size_px / 2) * resolution_m
-        centre_y_m = group["y_ul_m"].to_numpy() - (row_px + patch_size_px / 2) * resolution_m
-        lon_deg, lat_deg = to_utm.transform(centre_x_m, centre_y_m, direction="INVERSE")
-        windows = group.assign(
-            row_px=row_px,
-            col_px=col_px,
-            window_shifted=(col_px != centred_col) | (row_px != centred_row),
-            patch_lon_deg=lon_deg,
-            patch_lat_deg=lat_deg,
-        )
-        planned.append(windows[inside])
-    return pd.concat(planned).sort_values(["place_id", "item_id"], kind="stable").reset_index(drop=True)
+        Returns:
+            place_id, lon_deg, lat_deg, rank, row_px, col_px (upper-left pixel of the window on the scene's 10 m grid),
+            near_edge, patch_lon_deg, patch_lat_deg and the columns of `Scene`, ordered by place and rank.
+        """
+        filters = [("place_row", ">=", rows.start), ("place_row", "<", rows.stop)]
+        chosen = pq.read_table(self.folder / "candidates.parquet", filters=filters).to_pandas()
+        wanted, position = np.unique(chosen.pop("scene_row").to_numpy(), return_inverse=True)
+        scenes = pq.read_table(self.folder / "scenes.parquet").take(pa.array(wanted)).to_pandas()
+        places = self.places.iloc[chosen.pop("place_row").to_numpy()].reset_index(drop=True)
+        parts = [places[["place_id", "lon_deg", "lat_deg"]], chosen, scenes.iloc[position].reset_index(drop=True)]
+        return pd.concat(parts, axis=1)
 
-
-def order_candidates(windows: pd.DataFrame, config: PlanConfig) -> pd.DataFrame:
-    """Ranks the candidates of each place and keeps the first ``max_candidates``.
-
-    Centred windows come before shifted ones, then lower scene cloud cover in steps of 5 %, then a seeded draw, which
-    spreads the dates. The draw of a scene depends on seed, place and item alone.
-    """
-    draw = [
-        content_hash([config.seed, int(place), item])
-        for place, item in zip(windows["place_id"], windows["item_id"], strict=True)
-    ]
-    cloud_bin = np.floor(windows["scene_cloud_cover_percent"] / CLOUD_COVER_BIN_PERCENT)
-    ordered = (
-        windows.assign(_cloud_bin=cloud_bin, _draw=draw)
-        .sort_values(["place_id", "window_shifted", "_cloud_bin", "_draw"], kind="stable")
-        .drop(columns=["_cloud_bin", "_draw"])
-    )
-    rank = ordered.groupby("place_id").cumcount()
-    ordered.insert(1, "rank", rank)
-    return ordered[rank < config.max_candidates].reset_index(drop=True)
+    def candidate_counts(self) -> NDArray[np.int64]:
+        """Number of candidates of each place, in the order of ``places``."""
+        place_row = pq.read_table(self.folder / "candidates.parquet", columns=["place_row"])["place_row"].to_numpy()
+        return np.bincount(place_row, minlength=self.num_places)
 
 
 def write_sampling_manifest(
-    path: Path, places: pd.DataFrame, pairs: pd.DataFrame, config: PlanConfig, parents: Mapping[str, object]
+    folder: Path, places: pd.DataFrame, scenes: pd.DataFrame, config: PlanConfig, parents: Mapping[str, object]
 ) -> SamplingManifest:
-    """Plans windows and order, and writes the plan; the same input gives the same bytes.
-
-    A place without a candidate keeps one row of rank -1, so that it is not forgotten.
+    """Plans windows and order for every place and makes the plan the present one; the same input gives the same bytes.
 
     Args:
-        path: The file.
+        folder: The workspace's ``sampling`` folder.
         places: place_id, lon_deg, lat_deg of every place.
-        pairs: Places and scenes from `find_scenes`.
+        scenes: Scenes from `find_scenes`: columns of `Scene` and ``footprint``.
         config: Order and window.
-        parents: What made places and scenes. Their settings are kept in the file, all of it in a JSON file beside it:
-            candidates that change no row leave the plan's bytes, and with them its id, as they were.
+        parents: What made places and scenes. Their settings are part of the plan, the rest lies beside it: candidates
+            that change no row leave the plan, and with it its id, as it was.
 
     Raises:
         ConfigurationError: scenes of a resolution that the configuration does not allow.
     """
-    found = {float(value) for value in pairs["resolution_m"].unique()}
-    refused = sorted(found - set(config.allowed_resolutions_m))
-    if refused:
-        example = pairs.loc[pairs["resolution_m"].isin(refused), "item_id"].iloc[0]
+    require_allowed_resolutions(scenes, config)
+    candidates = plan_candidates(places, index_scenes(scenes, config), config)
+    return write_plan(folder, places, scenes, candidates, plan_record(config, parents), parents)
+
+
+def require_allowed_resolutions(scenes: pd.DataFrame, config: PlanConfig) -> None:
+    """Raises ConfigurationError where a scene's pixel size is not one of ``allowed_resolutions_m``."""
+    refused = scenes[~scenes["resolution_m"].isin(config.allowed_resolutions_m)]
+    if len(refused):
+        first = refused.sort_values(["resolution_m", "item_id"]).iloc[0]
         raise ConfigurationError(
-            f"scene {example}: B02 has a resolution of {refused[0]:g} m, expected one of "
+            f"scene {first.item_id}: B02 has a resolution of {first.resolution_m:g} m, expected one of "
             f"{list(config.allowed_resolutions_m)} m; add it to allowed_resolutions_m if it is meant"
         )
-    ranked = order_candidates(plan_windows(pairs, config.patch_size_px), config)
-    without = places[~places["place_id"].isin(ranked["place_id"])]
-    rows = pd.concat([ranked, without.assign(rank=-1)]).sort_values(["place_id", "rank"], kind="stable")
-    integers = ("place_id", "rank", "epsg", "width_px", "height_px", "boa_add_offset", "relative_orbit")
-    for name in (*integers, "row_px", "col_px"):
-        rows[name] = rows[name].astype("Int64")
-    rows["window_shifted"] = rows["window_shifted"].astype("boolean")
-    settings = config.model_dump(mode="json")
-    kept = {name: value for name, value in parents.items() if name in PLANNED_CONFIGS}
-    write_table(path, rows, {**kept, "plan_config": settings, "plan_config_sha256": content_hash(settings)})
-    write_json(path.with_suffix(".parents.json"), dict(parents))
-    return read_sampling_manifest(path)
 
 
-def read_sampling_manifest(path: Path) -> SamplingManifest:
-    """Reads a plan; raises ArtefactError where the file is missing."""
-    rows = read_table(path, asset="sampling_manifest")
-    places = rows.drop_duplicates("place_id")[["place_id", "lon_deg", "lat_deg"]].reset_index(drop=True)
-    record = read_record(path)
-    plan, search = record.get("plan_config"), record.get("search_config")
-    if not isinstance(plan, dict) or not isinstance(search, dict):
+def plan_record(config: PlanConfig, parents: Mapping[str, object], base_version: str | None = None) -> dict[str, Any]:
+    """What ``plan.json`` says besides the tables: all settings, and the dataset that a refresh builds upon."""
+    search = parents.get("search_config")
+    if not isinstance(search, dict) or "collection" not in search:
         raise ArtefactError(
-            f"{path}: no plan_config and search_config in its record, expected a sampling manifest; "
+            "no search_config with a collection among the parents of the plan, expected scene_candidates' record; "
+            "materialize scene_candidates again"
+        )
+    return {
+        "format": PLAN_FORMAT,
+        "collection": str(search["collection"]),
+        "patch_size_px": config.patch_size_px,
+        "base_version": base_version,
+        "plan_config": config.model_dump(mode="json"),
+        **{name: parents[name] for name in PLANNED_CONFIGS if name in parents},
+    }
+
+
+def write_plan(
+    folder: Path,
+    places: pd.DataFrame,
+    scenes: pd.DataFrame,
+    candidates: pd.DataFrame,
+    record: Mapping[str, Any],
+    parents: Mapping[str, object],
+) -> SamplingManifest:
+    """Writes a plan from ready tables and makes it the present one.
+
+    Args:
+        folder: The workspace's ``sampling`` folder.
+        places: place_id, lon_deg, lat_deg, in the order of the store's rows.
+        scenes: Columns of `Scene`; those that no candidate uses are left out.
+        candidates: Columns of ``CANDIDATE_TYPES``, ordered by place_row and rank.
+        record: From `plan_record`.
+        parents: Kept beside the plan for people; not part of it.
+    """
+    used, position = np.unique(candidates["scene_row"].to_numpy(), return_inverse=True)
+    partial = folder / "plans" / f"{uuid4().hex}.partial"
+    partial.mkdir(parents=True)
+    try:
+        write_table(partial / "places.parquet", places[["place_id", "lon_deg", "lat_deg"]])
+        write_plain_table(partial / "scenes.parquet", scenes.drop(columns="footprint", errors="ignore").iloc[used])
+        write_plain_table(
+            partial / "candidates.parquet", candidates.assign(scene_row=position.astype(np.int32)), ROWS_PER_GROUP
+        )
+        tables = {name: file_sha256(partial / f"{name}.parquet") for name in TABLES}
+        said = {**record, "num_places": len(places), "num_candidates": len(candidates), "sha256": tables}
+        target = folder / "plans" / content_hash(said)[:PLAN_ID_LENGTH]
+        write_json(partial / "plan.json", said)
+        if not (target / "plan.json").is_file():
+            partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    write_json(target / "parents.json", dict(parents))
+    write_json(folder / POINTER, {"plan_id": target.name})
+    logger.info("plan %s: %d places, %d candidates", target.name, len(places), len(candidates))
+    return open_plan(target)
+
+
+def open_plan(folder: Path) -> SamplingManifest:
+    """Opens a plan by its folder.
+
+    Raises:
+        ArtefactError: it is missing, of another format, or changed since it was written.
+    """
+    path = folder / "plan.json"
+    if not path.is_file():
+        raise ArtefactError(f"{path}: no such file, expected a plan; materialize sampling_manifest")
+    record = json.loads(path.read_text())
+    if record.get("format") != PLAN_FORMAT:
+        raise ArtefactError(
+            f"{path}: plan of format {record.get('format')}, expected {PLAN_FORMAT}; "
             "materialize sampling_manifest again"
         )
+    if content_hash(record)[:PLAN_ID_LENGTH] != folder.name:
+        raise ArtefactError(
+            f"{path}: its content is that of plan {content_hash(record)[:PLAN_ID_LENGTH]}; a plan is never edited: "
+            "restore the file, or materialize sampling_manifest again"
+        )
     return SamplingManifest(
-        plan_id=file_sha256(path)[:PLAN_ID_LENGTH],
-        candidates=rows[rows["rank"] >= 0].reset_index(drop=True),
-        places=places,
-        collection=str(search["collection"]),
-        patch_size_px=int(plan["patch_size_px"]),
+        folder=folder,
+        collection=record["collection"],
+        num_places=record["num_places"],
+        patch_size_px=record["patch_size_px"],
+        base_version=record["base_version"],
+        record=record,
     )
 
 
-def candidate_counts(manifest: SamplingManifest) -> NDArray[np.int64]:
-    """Number of candidates of each place, in the order of ``places``."""
-    counts = manifest.candidates.groupby("place_id").size()
-    per_place: NDArray[np.int64] = counts.reindex(manifest.places["place_id"], fill_value=0).to_numpy(dtype=np.int64)
-    return per_place
+def read_sampling_manifest(folder: Path) -> SamplingManifest:
+    """Opens the present plan of a workspace's ``sampling`` folder; raises ArtefactError where there is none."""
+    pointer = folder / POINTER
+    if not pointer.is_file():
+        raise ArtefactError(f"{pointer}: no plan there; materialize sampling_manifest first")
+    return open_plan(folder / "plans" / str(json.loads(pointer.read_text())["plan_id"]))

@@ -21,7 +21,7 @@ from pipelines.errors import CatalogError
 from pipelines.progress import Progress
 from pipelines.sampling.catalog import Catalog
 from pipelines.sampling.config import SearchConfig
-from pipelines.sampling.tables import read_table, write_table
+from pipelines.sampling.tables import read_scene_table, write_scene_table
 from pipelines.sentinel2 import ALL_ASSETS, BANDS, boa_add_offset
 
 logger = logging.getLogger(__name__)
@@ -165,8 +165,11 @@ def find_scenes(places: pd.DataFrame, catalog: Catalog, config: SearchConfig) ->
     unusable = _count_unusable(found)
     scenes = [scene for scene, _ in found.values() if isinstance(scene, Scene)]
     unique = resolve_duplicates(scenes)
-    pairs = _match(places, unique, [found[scene.item_id][1] for scene in unique])
-    if not len(pairs):
+    table = pd.DataFrame([asdict(scene) for scene in unique], columns=[each.name for each in fields(Scene)])
+    table["footprint"] = [found[scene.item_id][1] for scene in unique]
+    at = points(places["lon_deg"].to_numpy(), places["lat_deg"].to_numpy())
+    served = np.unique(STRtree(table["footprint"].to_numpy()).query(at, predicate="intersects")[0])
+    if not len(served):
         raise CatalogError(
             f"{catalog.url}: {len(found)} items found, none can serve a place (unusable: {unusable or 'none'}; "
             "the rest do not contain a place); check the collection's asset names and footprints"
@@ -177,10 +180,10 @@ def find_scenes(places: pd.DataFrame, catalog: Catalog, config: SearchConfig) ->
         num_scenes=len(unique),
         num_duplicates=len(scenes) - len(unique),
         unusable_items=unusable,
-        places_without_scene=len(places) - pairs["place_id"].nunique(),
+        places_without_scene=len(places) - len(served),
         seconds=time.monotonic() - started,
     )
-    return pairs, report
+    return table, report
 
 
 def group_places(lonlat_deg: NDArray[np.float64], config: SearchConfig) -> Iterator[NDArray[np.intp]]:
@@ -217,16 +220,6 @@ def _count_unusable(found: Mapping[str, tuple[Scene | str, BaseGeometry]]) -> di
     return unusable
 
 
-def _match(places: pd.DataFrame, scenes: list[Scene], footprints: list[BaseGeometry]) -> pd.DataFrame:
-    at = points(places["lon_deg"].to_numpy(), places["lat_deg"].to_numpy())
-    place_rows, scene_rows = STRtree(footprints).query(at, predicate="intersects")
-    order = np.lexsort((scene_rows, place_rows))
-    pairs = places.iloc[place_rows[order]][["place_id", "lon_deg", "lat_deg"]].reset_index(drop=True)
-    table = pd.DataFrame([asdict(scene) for scene in scenes], columns=[each.name for each in fields(Scene)])
-    described = table.iloc[scene_rows[order]].reset_index(drop=True)
-    return pd.concat([pairs, described], axis=1)
-
-
 def _epsg(properties: dict[str, Any]) -> int | None:
     if properties.get("proj:epsg") is not None:
         return int(properties["proj:epsg"])
@@ -248,11 +241,11 @@ def _common_folder(hrefs: list[str]) -> str:
     return "".join(f"{parts[0]}/" for parts in shared)
 
 
-def write_scene_candidates(path: Path, pairs: pd.DataFrame, record: Mapping[str, object]) -> None:
-    """Writes the pairs of place and scene from `find_scenes` with what made them."""
-    write_table(path, pairs, record)
+def write_scene_candidates(path: Path, scenes: pd.DataFrame, record: Mapping[str, object]) -> None:
+    """Writes the scenes from `find_scenes` with what made them."""
+    write_scene_table(path, scenes, record)
 
 
 def read_scene_candidates(path: Path) -> pd.DataFrame:
     """Reads the table of asset ``scene_candidates``; raises ArtefactError where it is missing."""
-    return read_table(path, asset="scene_candidates")
+    return read_scene_table(path, asset="scene_candidates")

@@ -1,13 +1,15 @@
 """Tables of places as GeoParquet, the same bytes for the same rows."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import geopandas as gpd
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import shapely
 
 from pipelines.atomic import replacing
 from pipelines.errors import ArtefactError
@@ -23,6 +25,31 @@ def write_table(path: Path, table: pd.DataFrame, record: Mapping[str, object] | 
         table: Rows, in the order in which they are stored.
         record: What made the table; JSON in the file's metadata under ``satclip``.
     """
+    with table_writer(path, record) as write:
+        write(table)
+
+
+@contextmanager
+def table_writer(path: Path, record: Mapping[str, object] | None = None) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Writes a table like `write_table`, part after part, all of the same columns; whole or not at all.
+
+    Yields:
+        Takes the next rows.
+    """
+    with replacing(path) as partial, ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+
+        def write(table: pd.DataFrame) -> None:
+            nonlocal writer
+            arrow = _to_arrow(table, record)
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(partial, arrow.schema, compression="zstd"))
+            writer.write_table(arrow.cast(writer.schema))
+
+        yield write
+
+
+def _to_arrow(table: pd.DataFrame, record: Mapping[str, object] | None) -> pa.Table:
     points = gpd.points_from_xy(table["lon_deg"], table["lat_deg"], crs="EPSG:4326")
     frame = gpd.GeoDataFrame(table.reset_index(drop=True), geometry=points)
     arrow = pa.table(frame.to_arrow(index=False))
@@ -36,8 +63,14 @@ def write_table(path: Path, table: pd.DataFrame, record: Mapping[str, object] | 
         sort_keys=True,
     ).encode()
     metadata[METADATA_KEY] = json.dumps(dict(record or {}), sort_keys=True).encode()
+    return arrow.replace_schema_metadata(metadata)
+
+
+def write_plain_table(path: Path, table: pd.DataFrame, rows_per_group: int | None = None) -> None:
+    """Writes a table without geometry as Parquet, whole or not at all, the same bytes for the same rows."""
+    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
     with replacing(path) as partial:
-        pq.write_table(arrow.replace_schema_metadata(metadata), partial, compression="zstd")
+        pq.write_table(arrow, partial, compression="zstd", row_group_size=rows_per_group)
 
 
 def read_table(path: Path, asset: str) -> pd.DataFrame:
@@ -58,3 +91,19 @@ def read_record(path: Path) -> dict[str, object]:
     metadata = pq.read_schema(path).metadata or {}
     record: dict[str, object] = json.loads(metadata.get(METADATA_KEY, b"{}"))
     return record
+
+
+def write_scene_table(path: Path, scenes: pd.DataFrame, record: Mapping[str, object]) -> None:
+    """Writes a table with ``footprint`` polygons."""
+    arrow = pa.Table.from_pandas(
+        scenes.assign(footprint=shapely.to_wkb(scenes["footprint"].to_numpy())), preserve_index=False
+    )
+    arrow = arrow.replace_schema_metadata({METADATA_KEY: json.dumps(dict(record), sort_keys=True).encode()})
+    with replacing(path) as partial:
+        pq.write_table(arrow, partial, compression="zstd")
+
+
+def read_scene_table(path: Path, asset: str) -> pd.DataFrame:
+    """Reads what `write_scene_table` wrote."""
+    table = read_table(path, asset)
+    return table.assign(footprint=shapely.from_wkb(table["footprint"].to_numpy()))

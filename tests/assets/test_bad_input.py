@@ -82,7 +82,7 @@ class Lab:
 
 @pytest.fixture
 def lab(token_endpoint: CogServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    def one_place_per_shard(manifest: SamplingManifest) -> StoreSchema:
+    def one_place_per_shard(root: Path, manifest: SamplingManifest) -> StoreSchema:
         return StoreSchema(manifest.plan_id, manifest.num_places, manifest.patch_size_px, shard_size=1)
 
     monkeypatch.setattr(shards, "store_schema", one_place_per_shard)
@@ -136,7 +136,7 @@ def test_a_file_that_cannot_be_read_now_fails_the_run_and_keeps_finished_shards(
     message = failure(lab.run("patches"), "patches")
     assert re.search(r"SceneReadError: .*B05 could not be read in 2 attempts \(server status 503\)", message)
     assert "sig=" not in message.replace("sig=...", "")
-    manifest = read_sampling_manifest(lab.root / "sampling" / "sampling_manifest.parquet")
+    manifest = read_sampling_manifest(lab.root / "sampling")
     assert read_store(dataset_folder(lab.root, manifest.plan_id)).finished_shards() == [0]
     assert lab.instance.get_materialized_partitions(patches.key) == {"00"}
     lab.server.heal()
@@ -158,7 +158,7 @@ def test_a_dataset_with_too_few_patches_stops_the_run_and_is_refused_later(lab: 
     assert "0.9" in str(problems) or "90" in str(problems), problems
     steps = {event.step_key for event in result.all_events if event.is_step_start}
     assert "image_features" not in steps
-    manifest = read_sampling_manifest(lab.root / "sampling" / "sampling_manifest.parquet")
+    manifest = read_sampling_manifest(lab.root / "sampling")
     alone = dg.materialize(
         [image_features],
         run_config={"ops": {"image_features": {"config": {"dataset_version": manifest.plan_id}}}},

@@ -95,7 +95,7 @@ def test_scores_are_rows_in_coordbench_columns(chain: Chain) -> None:
 
 
 def test_every_artefact_names_its_parents(chain: Chain) -> None:
-    manifest = read_sampling_manifest(chain.root / "sampling" / "sampling_manifest.parquet")
+    manifest = read_sampling_manifest(chain.root / "sampling")
     dataset = open_patch_dataset(chain.root)
     run = open_run(chain.root)
     assert dataset.version == manifest.plan_id

@@ -19,7 +19,7 @@ from pipelines.patches.shards import build_shard, store_schema
 from pipelines.patches.store import PatchStore, dataset_folder, open_store
 from pipelines.sampling.catalog import open_catalog
 from pipelines.sampling.config import PlanConfig, SearchConfig
-from pipelines.sampling.manifest import SamplingManifest, read_sampling_manifest, write_sampling_manifest
+from pipelines.sampling.manifest import SamplingManifest, open_plan, write_sampling_manifest
 from pipelines.sampling.scenes import find_scenes
 from tests.conftest import REPOSITORY
 from tests.loopback.cog import CogServer
@@ -37,12 +37,12 @@ PROGRAM = "import sys; from tests.pipelines.patches.test_kill_and_resume import 
 
 def small_store(root: Path, manifest: SamplingManifest) -> PatchStore:
     """A store of three shards: two places, two places, one place."""
-    return open_store(dataset_folder(root, manifest.plan_id), replace(store_schema(manifest), shard_size=2))
+    return open_store(dataset_folder(root, manifest.plan_id), replace(store_schema(root, manifest), shard_size=2))
 
 
-def build(root: str, manifest_path: str, stac_url: str) -> None:
+def build(root: str, plan_folder: str, stac_url: str) -> None:
     """What is killed: all shards, one after another."""
-    manifest = read_sampling_manifest(Path(manifest_path))
+    manifest = open_plan(Path(plan_folder))
     store = small_store(Path(root), manifest)
     reader = WindowReader(open_catalog(stac_url, manifest.collection), CONFIG.max_attempts, CONFIG.backoff_s)
     for shard in range(store.schema.num_shards):
@@ -57,16 +57,15 @@ class Site:
         places = pd.DataFrame(PLACES, columns=["lon_deg", "lat_deg"])
         places.insert(0, "place_id", range(len(PLACES)))
         search = SearchConfig()
-        pairs, _ = find_scenes(places, open_catalog(server.stac_url, search.collection), search)
-        self.manifest_path = folder / "sampling_manifest.parquet"
+        scenes, _ = find_scenes(places, open_catalog(server.stac_url, search.collection), search)
         parents = {"search_config": search.model_dump()}
-        self.manifest = write_sampling_manifest(self.manifest_path, places, pairs, PlanConfig(), parents)
+        self.manifest = write_sampling_manifest(folder / "sampling", places, scenes, PlanConfig(), parents)
 
     def build(self, name: str) -> None:
-        build(str(self.folder / name), str(self.manifest_path), self.server.stac_url)
+        build(str(self.folder / name), str(self.manifest.folder), self.server.stac_url)
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
-        arguments = [str(self.folder / name), str(self.manifest_path), self.server.stac_url]
+        arguments = [str(self.folder / name), str(self.manifest.folder), self.server.stac_url]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         return subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], cwd=self.folder, env=environment)
 
