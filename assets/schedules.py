@@ -1,6 +1,8 @@
 """The monthly refresh of the dataset."""
 
 from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
 
 import dagster as dg
 
@@ -16,18 +18,31 @@ from assets.presets import default_preset, read_preset
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.STOPPED,
     description=(
-        "On the second of each month at 03:00 UTC: search again within the configured dates, plan, read what the plan "
-        "lacks, verify."
+        "On the second of each month at 03:00 UTC: search again, plan what the latest dataset lacks (places without a "
+        "patch, new places, and with max_age_days old patches), read that, publish a version. Where nothing is lacking "
+        "nothing is written."
     ),
 )
 def monthly_refresh(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
-    """One run a month; an unchanged plan reads nothing and leaves everything downstream fresh.
+    """One run a month; an unchanged archive writes nothing and leaves everything downstream fresh.
 
     A tick takes nothing from the job's own default: that belongs to single partitions.
     """
     month = context.scheduled_execution_time.strftime("%Y-%m")
     yield dg.RunRequest(
         run_key=month,
-        run_config=read_preset(default_preset(), set(DATASET)),
+        run_config=refresh_config(context.scheduled_execution_time),
         tags={**WHOLE_RANGE_TAGS, "satclip/month": month},
     )
+
+
+def refresh_config(time: datetime) -> dict[str, Any]:
+    """The preset's configuration of a build, turned into a refresh; where patches age, the search ends at ``time``."""
+    config = read_preset(default_preset(), set(DATASET))
+    operations = config.setdefault("ops", {})
+    plan = operations.setdefault("sampling_manifest", {}).setdefault("config", {})
+    plan["refresh"] = True
+    if plan.get("max_age_days"):
+        search = operations.setdefault("scene_candidates", {}).setdefault("config", {})
+        search["end_date"] = time.strftime("%Y-%m-%d")
+    return config

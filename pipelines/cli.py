@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from pipelines.cli_dataset import PRESETS, add_dataset_commands, add_root
 from pipelines.errors import ConfigurationError, SatclipError
 from pipelines.workspace import workspace_root
 
 if TYPE_CHECKING:
-    from pipelines.patches.dataset import DatasetRecord
     from pipelines.sandbox.config import SandboxConfig
-
-PRESETS = Path(__file__).resolve().parents[1] / "assets" / "config"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,15 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_config(commands)
     _add_sandbox(commands)
-    _add_dataset(commands)
+    add_dataset_commands(commands)
     summary = commands.add_parser("summary", help="name the artefacts of a workspace")
-    _add_root(summary)
+    add_root(summary)
     summary.set_defaults(run=_summary)
     return parser
-
-
-def _add_root(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", type=Path, default=None, help="workspace; default $SATCLIP_ROOT or satclip_data")
 
 
 def _add_config(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -130,90 +124,6 @@ def _sandbox_config(options: argparse.Namespace) -> "SandboxConfig":
     if options.num_places is not None:
         settings["num_places"] = options.num_places
     return SandboxConfig(**settings)
-
-
-def _add_dataset(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    dataset = commands.add_parser("dataset", help="datasets of a workspace").add_subparsers(
-        required=True, metavar="ACTION"
-    )
-    importing = dataset.add_parser("import", help="import a folder of the S2-100K layout (index.csv, images/*.tif)")
-    importing.add_argument("source", type=Path)
-    _add_root(importing)
-    importing.set_defaults(run=_dataset_import)
-    verifying = dataset.add_parser("verify", help="read every shard again and publish the dataset if it passes")
-    verifying.add_argument("version", help="name of its folder under datasets/")
-    _add_root(verifying)
-    verifying.set_defaults(run=_dataset_verify)
-    planning = dataset.add_parser("plan", help="dry run: places, requests, bytes and hours of a build")
-    planning.add_argument("--config", type=Path, default=PRESETS / "planetary_computer.yaml", help="run configuration")
-    planning.add_argument("--cores", type=int, default=2, help="cores that decode")
-    planning.add_argument("--round-trip-s", type=float, default=0.03, help="time from a request to its first byte")
-    planning.set_defaults(run=_dataset_plan)
-
-
-def _dataset_import(options: argparse.Namespace) -> int:
-    from pipelines.patches.s2_100k import import_s2_100k
-
-    root = workspace_root(options.root)
-    return _tell_dataset(root, import_s2_100k(root, options.source))
-
-
-def _dataset_verify(options: argparse.Namespace) -> int:
-    from pipelines.patches.dataset import read_dataset_record
-    from pipelines.patches.publication import publish_dataset
-    from pipelines.patches.store import dataset_folder
-
-    root = workspace_root(options.root)
-    record = read_dataset_record(dataset_folder(root, options.version))
-    fraction = record.minimum_valid_fraction
-    return _tell_dataset(root, publish_dataset(root, options.version, record.source, minimum_valid_fraction=fraction))
-
-
-def _tell_dataset(root: Path, record: "DatasetRecord") -> int:
-    print(f"dataset   {record.version}")
-    print(f"folder    {root / 'datasets' / record.version}")
-    print(f"places    {record.num_places}, with a patch {record.num_valid}, without: {record.reasons or 'none'}")
-    print(f"content   sha256 {record.content_sha256}")
-    for each in record.statistics:
-        print(f"  {each.band:4} reflectance mean {each.mean:.4f} std {each.std:.4f} max {each.maximum:.4f}")
-    for problem in record.problems:
-        print(f"problem   {problem}")
-    return 0 if record.passed else 1
-
-
-def _dataset_plan(options: argparse.Namespace) -> int:
-    import yaml
-
-    from pipelines.patches.config import PatchConfig
-    from pipelines.sampling.config import PlacesConfig, SearchConfig
-    from pipelines.sampling.estimate import estimate_build
-
-    if not options.config.is_file():
-        raise ConfigurationError(
-            f"{options.config}: no such file; see satclip config --help for the ones that come along"
-        )
-    operations = yaml.safe_load(options.config.read_text()).get("ops", {})
-    missing = [name for name in ("sample_points", "scene_candidates", "patches") if name not in operations]
-    if missing:
-        raise ConfigurationError(
-            f"{options.config}: no settings of {', '.join(missing)} under ops, expected those of a build; name a "
-            "configuration of build_dataset or full_chain"
-        )
-    patches = PatchConfig(**operations["patches"].get("config", {}))
-    estimate = estimate_build(
-        PlacesConfig(**operations["sample_points"].get("config", {})),
-        SearchConfig(**operations["scene_candidates"].get("config", {})),
-        places_in_flight=patches.num_workers,
-        num_cores=options.cores,
-        round_trip_s=options.round_trip_s,
-    )
-    print(f"places           {estimate.num_places:>12,}")
-    print(f"searches         {estimate.num_searches:>12,}  in about {estimate.num_search_requests:,} requests")
-    print(f"file requests    {estimate.num_file_requests:>12,}")
-    print(f"bytes read       {estimate.num_bytes / 1e9:>12,.0f}  GB")
-    means = f"{patches.num_workers} places in flight on {options.cores} cores"
-    print(f"hours            {estimate.hours:>12,.1f}  with {means}")
-    return 0
 
 
 def _summary(options: argparse.Namespace) -> int:

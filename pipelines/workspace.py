@@ -5,11 +5,18 @@ from pathlib import Path
 
 DEFAULT_ROOT = "satclip_data"
 ROOT_VARIABLE = "SATCLIP_ROOT"
+STAC_VARIABLE = "SATCLIP_STAC_URL"
+PLANETARY_COMPUTER_URL = "https://planetarycomputer.microsoft.com/api/stac/v1"
 
 
 def workspace_root(explicit: str | Path | None = None) -> Path:
     """The workspace, absolute: as given, or ``$SATCLIP_ROOT``, or ``satclip_data`` in the current folder."""
     return Path(explicit or os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT).resolve()
+
+
+def stac_url(explicit: str | None = None) -> str:
+    """Landing page of the STAC API: as given, or ``$SATCLIP_STAC_URL``, or the Planetary Computer's."""
+    return explicit or os.environ.get(STAC_VARIABLE) or PLANETARY_COMPUTER_URL
 
 
 def describe_workspace(root: Path) -> dict[str, Path]:

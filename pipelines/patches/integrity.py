@@ -81,6 +81,17 @@ def damaged_rows(store: PatchStore, shard: int, rows: pd.DataFrame) -> list[int]
     return [int(row) for row in valid if patch_sha256(dn[row]) != hashes[row]]
 
 
+def set_damaged_aside(folder: Path, problems: list[str]) -> list[int]:
+    """Lets the shards that `verify_files` named count as unfinished; returns their numbers."""
+    named = {name for problem in problems if (name := problem.partition(":")[0]).startswith("patches.zarr/image/c/")}
+    shards = sorted({int(Path(name).parts[3]) for name in named})
+    store = read_store(folder)
+    for shard in shards:
+        if store.is_done(shard):
+            store.set_aside(shard)
+    return shards
+
+
 def _is_damaged(store: PatchStore, row: int, expected: str) -> bool:
     try:
         return patch_sha256(np.asarray(store.image[row])) != expected

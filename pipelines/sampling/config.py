@@ -84,3 +84,12 @@ class PlanConfig(BaseModel):
     max_age_days: int | None = Field(
         default=None, ge=1, description="A refresh renews patches acquired more than this before end_date."
     )
+
+    @model_validator(mode="after")
+    def _validate(self) -> Self:
+        if self.align_px > self.patch_size_px:
+            raise ValueError(
+                f"align_px {self.align_px}: expected at most patch_size_px {self.patch_size_px}, or places between "
+                "windows would have none"
+            )
+        return self

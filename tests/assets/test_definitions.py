@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 from pydantic import BaseModel
 
+from assets import schedules
 from assets.definitions import defs as load_definitions
 from assets.partitions import NUM_PARTITIONS
 from assets.patches import PatchesConfig
@@ -213,4 +214,15 @@ def test_the_refresh_asks_for_the_presets_settings_once_a_month(
     assert request.tags["dagster/asset_partition_range_end"] == "79"
     places = read_preset(preset)["ops"]["sample_points"]["config"]
     assert request.run_config["ops"]["sample_points"]["config"] == places
+    assert request.run_config["ops"]["sampling_manifest"]["config"]["refresh"]
+    search = read_preset(preset)["ops"]["scene_candidates"]["config"]
+    assert request.run_config["ops"]["scene_candidates"]["config"] == search
     dg.validate_run_config(definitions.resolve_job_def("build_dataset"), request.run_config)
+
+
+def test_a_refresh_that_renews_old_patches_searches_up_to_its_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    aging = read_preset("sandbox")
+    aging["ops"]["sampling_manifest"]["config"]["max_age_days"] = 365
+    monkeypatch.setattr(schedules, "read_preset", lambda *_: aging)
+    config = schedules.refresh_config(datetime(2026, 11, 2, 3, tzinfo=UTC))
+    assert config["ops"]["scene_candidates"]["config"]["end_date"] == "2026-11-02"
