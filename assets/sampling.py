@@ -49,7 +49,7 @@ def sample_points(config: SamplePointsConfig, workspace: WorkspaceResource) -> d
 def scene_candidates(
     config: SceneCandidatesConfig, workspace: WorkspaceResource, catalog: CatalogResource
 ) -> dg.MaterializeResult:
-    """Every scene that contains a place, within dates and cloud cover, duplicates of an acquisition resolved."""
+    """Every scene that holds a place, within dates and cloud cover, duplicates of an acquisition resolved."""
     from pipelines.provenance import file_sha256
     from pipelines.sampling.points import read_sample_points
     from pipelines.sampling.scenes import find_scenes, write_scene_candidates
@@ -58,18 +58,22 @@ def scene_candidates(
     points_path = workspace.path / "sampling" / "sample_points.parquet"
     path = workspace.path / "sampling" / "scene_candidates.parquet"
     places = read_sample_points(points_path)
-    pairs, report = find_scenes(places, catalog.open(config.collection), config)
+    cache = workspace.path / "cache" / "items"
+    scenes, report = find_scenes(places, catalog.open(config.collection), config, cache_folder=cache)
     write_scene_candidates(
         path,
-        pairs,
+        scenes,
         {**read_record(points_path), "search_config": config.model_dump(), "points": file_sha256(points_path)},
     )
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": len(pairs),
+            "dagster/row_count": len(scenes),
             "path": dg.MetadataValue.path(path),
+            "source": report.source if not report.reason else f"{report.source} ({report.reason})",
             "searches": report.num_searches,
-            "searches_per_1000_places": round(1000 * report.num_searches / len(places), 1),
+            "searches_answered_by_cache": report.num_cached,
+            "requests": report.num_requests,
+            "requests_per_1000_places": round(report.requests_per_1000_places, 1),
             "items_found": report.num_items,
             "scenes": report.num_scenes,
             "duplicates_resolved": report.num_duplicates,
@@ -87,14 +91,15 @@ def sampling_manifest(config: SamplingManifestConfig, workspace: WorkspaceResour
     from pipelines.provenance import file_sha256
     from pipelines.sampling.manifest import candidate_counts, write_sampling_manifest
     from pipelines.sampling.points import read_sample_points
-    from pipelines.sampling.scenes import read_scene_candidates
+    from pipelines.sampling.scenes import match_places, read_scene_candidates
     from pipelines.sampling.tables import read_record
 
     folder = workspace.path / "sampling"
     pairs_path, path = folder / "scene_candidates.parquet", folder / "sampling_manifest.parquet"
     places = read_sample_points(folder / "sample_points.parquet")
     parents = {**read_record(pairs_path), "candidates": file_sha256(pairs_path)}
-    manifest = write_sampling_manifest(path, places, read_scene_candidates(pairs_path), config, parents)
+    pairs = match_places(places, read_scene_candidates(pairs_path))
+    manifest = write_sampling_manifest(path, places, pairs, config, parents)
     counts = candidate_counts(manifest)
     return dg.MaterializeResult(
         metadata={

@@ -20,7 +20,7 @@ from pipelines.patches.store import PatchStore, dataset_folder, open_store
 from pipelines.sampling.catalog import open_catalog
 from pipelines.sampling.config import PlanConfig, SearchConfig
 from pipelines.sampling.manifest import SamplingManifest, read_sampling_manifest, write_sampling_manifest
-from pipelines.sampling.scenes import find_scenes
+from pipelines.sampling.scenes import find_scenes, match_places
 from tests.conftest import REPOSITORY
 from tests.loopback.cog import CogServer
 from tests.loopback.coordinate_scene import CoordinateScene, collection
@@ -57,7 +57,8 @@ class Site:
         places = pd.DataFrame(PLACES, columns=["lon_deg", "lat_deg"])
         places.insert(0, "place_id", range(len(PLACES)))
         search = SearchConfig()
-        pairs, _ = find_scenes(places, open_catalog(server.stac_url, search.collection), search)
+        scenes, _ = find_scenes(places, open_catalog(server.stac_url, search.collection), search)
+        pairs = match_places(places, scenes)
         self.manifest_path = folder / "sampling_manifest.parquet"
         parents = {"search_config": search.model_dump()}
         self.manifest = write_sampling_manifest(self.manifest_path, places, pairs, PlanConfig(), parents)

@@ -28,7 +28,7 @@ from pipelines.patches.store import dataset_folder, read_store
 from pipelines.sampling.catalog import open_catalog
 from pipelines.sampling.config import PlanConfig, SearchConfig
 from pipelines.sampling.manifest import SamplingManifest, write_sampling_manifest
-from pipelines.sampling.scenes import find_scenes
+from pipelines.sampling.scenes import find_scenes, match_places
 from tests.loopback.cog import CogServer
 from tests.loopback.coordinate_scene import CoordinateScene, SclBlock, collection
 from tests.loopback.faults import reset, status, truncate
@@ -56,8 +56,9 @@ class Planet:
         table = pd.DataFrame(places, columns=["lon_deg", "lat_deg"])
         table.insert(0, "place_id", range(len(table)))
         search = SearchConfig()
-        pairs, self.search_report = find_scenes(table, open_catalog(self.server.stac_url, search.collection), search)
+        scenes, self.search_report = find_scenes(table, open_catalog(self.server.stac_url, search.collection), search)
         parents = {"search_config": search.model_dump()}
+        pairs = match_places(table, scenes)
         return write_sampling_manifest(self.manifest_path, table, pairs, PlanConfig(**settings), parents)
 
     @property
