@@ -70,20 +70,18 @@ def beside_antimeridian(lonlat_deg: NDArray[np.float64]) -> NDArray[np.float64]:
     for lon_deg, lat_deg in near:
         points.append((-np.copysign(BESIDE_ANTIMERIDIAN_DEG, lon_deg), lat_deg))
         points.append((np.copysign(BESIDE_ANTIMERIDIAN_DEG, lon_deg), lat_deg))
-        sea_deg = _longitude_at_sea(lat_deg)
-        if sea_deg is not None:
-            points.append((sea_deg, lat_deg))
+        points.append((_longitude_at_sea(lat_deg), lat_deg))
     return np.unique(np.array(points).reshape(-1, 2), axis=0)
 
 
-def _longitude_at_sea(lat_deg: float) -> float | None:
-    """A longitude far from the antimeridian at which a scene's width around this latitude has no land."""
+def _longitude_at_sea(lat_deg: float) -> float:
+    """A longitude far from the antimeridian with no land within a scene's width, so with hardly an item; else 0."""
     around = np.array([(lon, lat) for lon in (-8.0, 0.0, 8.0) for lat in (-TILE_REACH_DEG, 0.0, TILE_REACH_DEG)])
     for lon_deg in range(-150, 150, 10):
         lonlat_deg = np.array([lon_deg, lat_deg]) + around
         if not is_land(np.clip(lonlat_deg, [-180.0, -90.0], [180.0, 90.0])).any():
             return float(lon_deg)
-    return None
+    return 0.0
 
 
 def _box(low: NDArray[np.float64], high: NDArray[np.float64]) -> list[list[list[float]]]:

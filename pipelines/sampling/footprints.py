@@ -51,6 +51,10 @@ def normalized_footprint(geometry: BaseGeometry) -> BaseGeometry:
 def _redrawn(geometry: BaseGeometry | None) -> BaseGeometry:
     if geometry is None:
         return shapely.MultiPolygon()
+    if isinstance(geometry, shapely.MultiPolygon) and geometry.is_valid:
+        bounds = shapely.bounds(shapely.get_parts(geometry))
+        if (np.abs(bounds[:, ::2]) <= HALF_TURN_DEG).all() and (np.ptp(bounds[:, ::2], axis=1) <= HALF_TURN_DEG).all():
+            return geometry
     parts = [
         part
         for polygon in shapely.get_parts(geometry)
