@@ -37,6 +37,8 @@ MAX_LAG = timedelta(days=15)
 NUM_PROBES = 3
 MAX_MISSING_FRACTION = 0.02
 CONCURRENT_PARTS = 4
+ALL_COVERS_PERCENT = 100.0
+"""From this limit on, items that do not say how cloudy they are come too, as in a search."""
 CHOSEN_BY = ("id", "datetime", "eo:cloud_cover", "geometry")
 NO_PROPERTIES = frozenset({"type", "stac_version", "stac_extensions", "id", "collection", "links", "assets", "bbox",
                            "geometry"})  # fmt: skip
@@ -92,7 +94,8 @@ def brief(error: Exception) -> str:
 
 
 def _offered(catalog: Catalog) -> tuple[str, dict[str, Any]]:
-    collection = catalog.client.get_collection(catalog.collection)
+    client = getattr(catalog, "client", None)
+    collection = None if client is None else client.get_collection(catalog.collection)
     asset = None if collection is None else collection.to_dict().get("assets", {}).get(BULK_ASSET)
     if asset is None:
         raise BulkUnfitError(f"the collection has no asset {BULK_ASSET}")
@@ -151,7 +154,8 @@ def _read_part(
                 continue
             periods.append((pc.min(moments).as_py(), pc.max(moments).as_py()))
             fits = pc.and_kleene(pc.greater_equal(moments, start), pc.less_equal(moments, end))
-            fits = pc.and_kleene(fits, pc.less(chosen["eo:cloud_cover"], config.max_cloud_cover_percent))
+            if config.max_cloud_cover_percent < ALL_COVERS_PERCENT:
+                fits = pc.and_kleene(fits, pc.less(chosen["eo:cloud_cover"], config.max_cloud_cover_percent))
             rows = np.flatnonzero(pc.fill_null(fits, False).to_numpy(zero_copy_only=False))
             drawn = normalized_footprints(shapely.from_wkb(_wkb(chosen["geometry"].take(pa.array(rows)))))
             holding = np.unique(tree.query(drawn, predicate="intersects")[0])

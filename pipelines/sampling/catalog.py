@@ -103,7 +103,7 @@ class Catalog:
         start_date: str,
         end_date: str,
         max_cloud_cover_percent: float,
-        page_size: int = 250,
+        limit: int = 250,
     ) -> Iterator[dict[str, Any]]:
         """Items that intersect a GeoJSON geometry, acquired from start to end (days, inclusive), under a cloud cover.
 
@@ -116,7 +116,7 @@ class Catalog:
             intersects=intersects,
             datetime=f"{start_date}T00:00:00Z/{end_date}T23:59:59Z",
             query=query,
-            limit=page_size,
+            limit=limit,
         )
         try:
             for item in search.items_as_dicts():

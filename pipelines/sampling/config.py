@@ -53,7 +53,9 @@ class SearchConfig(BaseModel):
         pattern="^(auto|places|box)$",
         description="What a search asks for: its places, a box around them, or what the catalog is found to answer.",
     )
-    page_size: int = Field(default=1000, ge=1, le=10_000, description="Items per page asked for.")
+    page_size: int | None = Field(
+        default=None, ge=1, le=10_000, description="Items per page asked for; what suits the catalog by default."
+    )
     cache_max_age_days: float = Field(
         default=14.0, ge=0, description="Answers older than this are asked for anew; 0 asks always."
     )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pipelines.sampling.areas import group_places
 from pipelines.sampling.config import PlacesConfig, SearchConfig
 from pipelines.sampling.points import draw_land_points
+from pipelines.sampling.search import USUAL_PAGE
 
 REQUESTS_PER_PATCH = 47
 """HEAD and range requests for a window of 12 bands in COGs of 512-pixel tiles, as benchmarks/reading.py counts them."""
@@ -79,4 +80,6 @@ def _pages(lonlat_deg: NDArray[np.float64], search: SearchConfig) -> int:
     stretched = lonlat_deg * np.array([np.cos(np.deg2rad(lonlat_deg[:, 1].mean())), 1.0])
     num_tiles = TILES_PER_PLACE * len(np.unique(np.floor(stretched), axis=0))
     share = search.max_cloud_cover_percent / 20.0
-    return max(1, round(num_tiles * CLEAR_SCENES_PER_TILE_AND_DAY * num_days * share / search.page_size + 0.5))
+    return max(
+        1, round(num_tiles * CLEAR_SCENES_PER_TILE_AND_DAY * num_days * share / (search.page_size or USUAL_PAGE) + 0.5)
+    )

@@ -17,14 +17,14 @@ def footprint_of_item(item: dict[str, Any]) -> BaseGeometry:
 
     Longitudes beyond 180 are brought back. A ring that spans more than 180 degrees of longitude is taken for one that
     crosses the antimeridian (no scene is that wide) or, where it goes once around, for one that holds a pole. Without
-    a geometry the bounding box serves, in which west > east crosses the antimeridian (RFC 7946, 5.2).
+    a usable geometry the bounding box serves, in which west > east crosses the antimeridian (RFC 7946, 5.2).
 
     Returns:
         2D, valid; empty where the item says nothing.
     """
-    if item.get("geometry"):
-        return normalized_footprint(shape(item["geometry"]))
-    return _of_box(item.get("bbox") or [])
+    drawn = _shape(item.get("geometry"))
+    footprint = shapely.MultiPolygon() if drawn is None else normalized_footprint(drawn)
+    return _of_box(item.get("bbox")) if footprint.is_empty else footprint
 
 
 def normalized_footprints(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
@@ -108,10 +108,25 @@ def _unwrapped(ring: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.vstack([opened, [[lon_deg[-1], pole_deg], [lon_deg[0], pole_deg]], opened[:1]])
 
 
-def _of_box(bbox: Sequence[float]) -> BaseGeometry:
-    if len(bbox) not in (4, 6):
+def _shape(geometry: object) -> BaseGeometry | None:
+    """A GeoJSON geometry; None where it is none, or has numbers that are none."""
+    if not isinstance(geometry, dict):
+        return None
+    try:
+        drawn = shape(geometry)
+    except (shapely.errors.ShapelyError, ValueError, TypeError, AttributeError, KeyError, IndexError):
+        return None
+    return drawn if np.isfinite(shapely.get_coordinates(drawn)).all() else None
+
+
+def _of_box(bbox: object) -> BaseGeometry:
+    try:
+        bounds = np.asarray(bbox, dtype=np.float64).ravel().tolist()
+    except (ValueError, TypeError):
+        bounds = []
+    if len(bounds) not in (4, 6) or not np.isfinite(bounds).all():
         return shapely.MultiPolygon()
-    west, south = bbox[:2]
-    east, north = bbox[len(bbox) // 2 : len(bbox) // 2 + 2]
+    west, south = bounds[:2]
+    east, north = bounds[len(bounds) // 2 : len(bounds) // 2 + 2]
     turned_east = east + 360.0 if west > east else east
     return _joined(_cut_at_antimeridian(shapely.box(west, south, turned_east, north)))

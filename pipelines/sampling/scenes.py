@@ -16,9 +16,8 @@ from pipelines.sampling.bulk import find_in_bulk
 from pipelines.sampling.catalog import Catalog
 from pipelines.sampling.config import SearchConfig
 from pipelines.sampling.items import Scene, scene_hrefs, scene_of_item
-from pipelines.sampling.scene_table import FOOTPRINT, SCENE_COLUMNS
+from pipelines.sampling.scene_table import FOOTPRINT, SCENE_COLUMNS, read_scene_table, write_scene_table
 from pipelines.sampling.search import Searcher
-from pipelines.sampling.tables import read_geometry_table, write_geometry_table
 
 __all__ = [
     "Scene", "SearchReport", "find_scenes", "match_places", "read_scene_candidates", "resolve_duplicates",
@@ -200,7 +199,7 @@ def _nothing_found(
 
 def write_scene_candidates(path: Path, scenes: pd.DataFrame, record: Mapping[str, object]) -> None:
     """Writes the scenes from `find_scenes` as GeoParquet, footprints as WKB, with what made them."""
-    write_geometry_table(path, scenes, FOOTPRINT, record)
+    write_scene_table(path, scenes, record)
 
 
 def read_scene_candidates(path: Path, columns: Iterable[str] | None = None) -> pd.DataFrame:
@@ -213,4 +212,4 @@ def read_scene_candidates(path: Path, columns: Iterable[str] | None = None) -> p
     Raises:
         ArtefactError: the file is missing.
     """
-    return read_geometry_table(path, "scene_candidates", FOOTPRINT, columns)
+    return read_scene_table(path, "scene_candidates", columns)

@@ -25,7 +25,8 @@ from pipelines.sampling.scene_table import SceneTable
 logger = logging.getLogger(__name__)
 
 CONCURRENT_SEARCHES = 4
-SMALLER_PAGES = (250, 100)
+USUAL_PAGE = 250
+SMALLER_PAGES = (100, 25)
 BOX_CELL_DEG = 2.0
 MAX_PLACES_PER_BOX = 500
 MAX_PROBES = 3
@@ -51,7 +52,7 @@ class Searcher:
     num_searches: int = 0
     num_cached: int = 0
     num_pages: int = 0
-    _page_size: int = 0
+    _page_size: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -100,8 +101,9 @@ class Searcher:
             return [self._describe(item) for item in known]
         described: Described = []
         lines: list[str] = []
-        size = self._page_size
-        for item in self.catalog.search(area, *dates, config.max_cloud_cover_percent, page_size=size):
+        size = self._page_size or USUAL_PAGE
+        limit: dict[str, Any] = {"limit": size} if self._page_size else {}
+        for item in self.catalog.search(area, *dates, config.max_cloud_cover_percent, **limit):
             described.append(self._describe(item))
             if self._cache is not None:
                 lines.append(self._cache.line(item))
@@ -112,7 +114,7 @@ class Searcher:
         return described
 
     def _describe(self, item: dict[str, Any]) -> tuple[str, Scene | str, BaseGeometry]:
-        return item["id"], scene_of_item(item, self.catalog), footprint_of_item(item)
+        return str(item.get("id")), scene_of_item(item, self.catalog), footprint_of_item(item)
 
     def _groups(self, by_box: bool) -> list[NDArray[np.intp]]:
         config = self.config
@@ -128,7 +130,7 @@ class Searcher:
             return self.search(area)
         except CatalogError as error:
             failure = error
-        smaller = next((size for size in SMALLER_PAGES if size < self._page_size), None)
+        smaller = next((size for size in SMALLER_PAGES if size < (self._page_size or USUAL_PAGE)), None)
         if smaller is None and len(rows) == 1:
             raise failure
         logger.warning("%s; asking for less at once", failure)

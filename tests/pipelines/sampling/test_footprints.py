@@ -91,6 +91,20 @@ def test_without_a_geometry_the_box_serves(bbox: list[float], inside: Any, outsi
     assert footprint_of_item({"geometry": None}).is_empty
 
 
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        "POLYGON", [], {"type": "Polygon"}, {"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]},
+        {"type": "Polygon", "coordinates": [[[float("nan"), 0], [1, 1], [1, 0], [0, 0]]]}, {"type": "Circle"},
+        {"type": "Point", "coordinates": [1, 2]}, {"type": "Polygon", "coordinates": []},
+    ],
+)  # fmt: skip
+def test_a_broken_geometry_gives_way_to_the_box(geometry: Any) -> None:
+    assert footprint_of_item({"geometry": geometry, "bbox": [1.0, 2.0, 3.0, 4.0]}).equals(box(1, 2, 3, 4))
+    for bbox in (None, "1,2,3,4", [1.0, 2.0], [1.0, 2.0, 3.0, "x"], [1.0, 2.0, float("inf"), 4.0]):
+        assert footprint_of_item({"geometry": geometry, "bbox": bbox}).is_empty
+
+
 def test_many_are_as_one_by_one() -> None:
     drawn = [box(1, 2, 3, 4), shapely.Polygon(rings(True)), shapely.Polygon(rings(False)), ACROSS.geometry()]
     for found, each in zip(normalized_footprints(np.array(drawn, dtype=object)), drawn, strict=True):
