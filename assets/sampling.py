@@ -58,7 +58,7 @@ def sample_points(config: SamplePointsConfig, workspace: WorkspaceResource) -> d
 def scene_candidates(
     config: SceneCandidatesConfig, workspace: WorkspaceResource, catalog: CatalogResource
 ) -> dg.MaterializeResult:
-    """Every scene that contains a place, within dates and cloud cover, duplicates of an acquisition resolved."""
+    """Every scene that holds a place, within dates and cloud cover, duplicates of an acquisition resolved."""
     from pipelines.provenance import file_sha256
     from pipelines.sampling.points import read_sample_points
     from pipelines.sampling.scenes import find_scenes, write_scene_candidates
@@ -67,7 +67,8 @@ def scene_candidates(
     points_path = workspace.path / "sampling" / "sample_points.parquet"
     path = workspace.path / "sampling" / "scene_candidates.parquet"
     places = read_sample_points(points_path)
-    scenes, report = find_scenes(places, catalog.open(config.collection), config)
+    cache = workspace.path / "cache" / "items"
+    scenes, report = find_scenes(places, catalog.open(config.collection), config, cache_folder=cache)
     write_scene_candidates(
         path,
         scenes,
@@ -77,8 +78,11 @@ def scene_candidates(
         metadata={
             "dagster/row_count": len(scenes),
             "path": dg.MetadataValue.path(path),
+            "source": report.source if not report.reason else f"{report.source} ({report.reason})",
             "searches": report.num_searches,
-            "searches_per_1000_places": round(1000 * report.num_searches / len(places), 1),
+            "searches_answered_by_cache": report.num_cached,
+            "requests": report.num_requests,
+            "requests_per_1000_places": round(report.requests_per_1000_places, 1),
             "items_found": report.num_items,
             "scenes": report.num_scenes,
             "duplicates_resolved": report.num_duplicates,

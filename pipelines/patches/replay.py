@@ -19,8 +19,8 @@ from pipelines.patches.publication import REPLAY_COLUMNS, publish_dataset
 from pipelines.patches.shards import ShardReport, ShardTask, run_shard_task, store_schema
 from pipelines.patches.store import dataset_folder
 from pipelines.sampling.candidates import CANDIDATE_TYPES
+from pipelines.sampling.items import Scene
 from pipelines.sampling.manifest import PLAN_FORMAT, SamplingManifest, write_plan
-from pipelines.sampling.scenes import Scene
 from pipelines.sampling.tables import read_record
 from pipelines.sentinel2 import BANDS
 

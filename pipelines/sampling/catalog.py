@@ -98,7 +98,12 @@ class Catalog:
     client: pystac_client.Client = field(repr=False, compare=False)
 
     def search(
-        self, intersects: dict[str, Any], start_date: str, end_date: str, max_cloud_cover_percent: float
+        self,
+        intersects: dict[str, Any],
+        start_date: str,
+        end_date: str,
+        max_cloud_cover_percent: float,
+        limit: int = 250,
     ) -> Iterator[dict[str, Any]]:
         """Items that intersect a GeoJSON geometry, acquired from start to end (days, inclusive), under a cloud cover.
 
@@ -111,7 +116,7 @@ class Catalog:
             intersects=intersects,
             datetime=f"{start_date}T00:00:00Z/{end_date}T23:59:59Z",
             query=query,
-            limit=250,
+            limit=limit,
         )
         try:
             for item in search.items_as_dicts():

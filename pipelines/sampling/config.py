@@ -17,6 +17,9 @@ class PlacesConfig(BaseModel):
         default=[-180.0, -56.0, 180.0, 84.0],
         description="West, south, east, north in degrees; west > east crosses the antimeridian.",
     )
+    min_distance_m: float = Field(
+        default=0.0, ge=0, le=2_000_000, description="Smallest distance of two places; 0 sets none."
+    )
 
     @model_validator(mode="after")
     def _validate(self) -> Self:
@@ -42,9 +45,30 @@ class SearchConfig(BaseModel):
         default=20.0, gt=0, le=101, description="Scenes at or above this eo:cloud_cover are no candidates."
     )
     search_cell_deg: float = Field(
-        default=1.0, gt=0, le=30, description="Places in one cell of this size share a search."
+        default=10.0, gt=0, le=30, description="Places in one cell of this height may share a search."
     )
-    max_places_per_search: int = Field(default=16, ge=1, description="Upper bound of places in one search.")
+    max_places_per_search: int = Field(default=16, ge=1, le=500, description="Upper bound of places in one search.")
+    search_area: str = Field(
+        default="auto",
+        pattern="^(auto|places|box)$",
+        description="What a search asks for: its places, a box around them, or what the catalog is found to answer.",
+    )
+    page_size: int | None = Field(
+        default=None, ge=1, le=10_000, description="Items per page asked for; what suits the catalog by default."
+    )
+    cache_max_age_days: float = Field(
+        default=14.0, ge=0, description="Answers older than this are asked for anew; 0 asks always."
+    )
+    source: str = Field(
+        default="auto",
+        pattern="^(auto|search|bulk)$",
+        description="Searches, or the collection's table of all items; auto takes a fresh table for many places.",
+    )
+    bulk_href: str = Field(
+        default="",
+        description="Where that table lies, if not where the collection says: abfs, http(s), file or a path.",
+    )
+    bulk_min_places: int = Field(default=50_000, ge=1, description="From this number of places on, auto looks for it.")
 
     @model_validator(mode="after")
     def _validate(self) -> Self:

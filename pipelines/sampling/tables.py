@@ -9,7 +9,6 @@ import geopandas as gpd
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import shapely
 
 from pipelines.atomic import replacing
 from pipelines.errors import ArtefactError
@@ -91,19 +90,3 @@ def read_record(path: Path) -> dict[str, object]:
     metadata = pq.read_schema(path).metadata or {}
     record: dict[str, object] = json.loads(metadata.get(METADATA_KEY, b"{}"))
     return record
-
-
-def write_scene_table(path: Path, scenes: pd.DataFrame, record: Mapping[str, object]) -> None:
-    """Writes a table with ``footprint`` polygons."""
-    arrow = pa.Table.from_pandas(
-        scenes.assign(footprint=shapely.to_wkb(scenes["footprint"].to_numpy())), preserve_index=False
-    )
-    arrow = arrow.replace_schema_metadata({METADATA_KEY: json.dumps(dict(record), sort_keys=True).encode()})
-    with replacing(path) as partial:
-        pq.write_table(arrow, partial, compression="zstd")
-
-
-def read_scene_table(path: Path, asset: str) -> pd.DataFrame:
-    """Reads what `write_scene_table` wrote."""
-    table = read_table(path, asset)
-    return table.assign(footprint=shapely.from_wkb(table["footprint"].to_numpy()))

@@ -105,7 +105,7 @@ def serve(config: SandboxConfig, folder: Path) -> None:
             lonlat: np.ndarray = draw_land_points(config.num_places, config.places_seed)
             tiles = iter(catalog.tiles_of_places(lonlat))
         (items / "collection.json").write_text(json.dumps(catalog.collection()))
-        catalog.write_items(items / "items.json", tiles, renderer)
+        catalog.write_items(items / "items.json", tiles, renderer, config.max_acquisitions)
         _serve_items(server, items, folder)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipelines.sandbox import spectra
 from pipelines.sandbox.rendering import Renderer
-from pipelines.sandbox.scenes import HALF_SWATH, Scene, solar_angles_deg, tile_scenes
+from pipelines.sandbox.scenes import HALF_SWATH, MAX_ACQUISITIONS, Scene, solar_angles_deg, tile_scenes
 from pipelines.sandbox.tiling import TILE_SIZE_M, Tile, all_tiles, footprint, tiles_covering
 from pipelines.sandbox.utm import from_utm
 
@@ -195,14 +195,14 @@ def land_tiles(renderer: Renderer) -> Iterator[Tile]:
             yield tile
 
 
-def write_items(path: Path, tiles: Iterable[Tile], renderer: Renderer) -> int:
+def write_items(path: Path, tiles: Iterable[Tile], renderer: Renderer, max_acquisitions: int = MAX_ACQUISITIONS) -> int:
     """Writes the items of the tiles as one FeatureCollection and returns their number."""
     start = last = time.monotonic()
     count = 0
     with path.open("w") as handle:
         handle.write('{"type":"FeatureCollection","features":[')
         for tile in tiles:
-            for scene in tile_scenes(tile, renderer.planet.seed):
+            for scene in tile_scenes(tile, renderer.planet.seed, max_acquisitions):
                 handle.write("," if count else "")
                 handle.write(json.dumps(item(scene, renderer), separators=(",", ":")))
                 count += 1

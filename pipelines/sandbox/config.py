@@ -11,6 +11,7 @@ class SandboxConfig(BaseModel):
         num_places: Items are made for the tiles around this many points on land.
         places_seed: Seed those points are drawn with; the same as the sampling stage's.
         all_land: Items of all land tiles instead (some 180,000 items; minutes, and 4 GB for the STAC server).
+        max_acquisitions: Most acquisitions of one tile; a few of them are there twice, processed again.
         port: Port on loopback; 0 takes a free one.
         require_token: Answer 403 to a scene's address without a live token.
         catalog: Folder with collection.json, items.ndjson (addresses of files relative to the folder) and the files;
@@ -24,6 +25,7 @@ class SandboxConfig(BaseModel):
     num_places: int = Field(default=1280, ge=1)
     places_seed: int = Field(default=0, ge=0)
     all_land: bool = False
+    max_acquisitions: int = Field(default=8, ge=1, le=100)
     catalog: str | None = None
     port: int = Field(default=0, ge=0, le=65_535)
     require_token: bool = True

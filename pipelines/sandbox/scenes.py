@@ -169,8 +169,8 @@ def covering_orbits(tile: Tile) -> list[int]:
     return [int(i) + 1 for i in np.flatnonzero(inside.mean(axis=1) >= MIN_COVERED_SHARE)]
 
 
-def tile_scenes(tile: Tile, seed: int) -> list[Scene]:
-    """The products of one tile, by time: up to eight acquisitions in sunlight, a few of them processed twice."""
+def tile_scenes(tile: Tile, seed: int, max_acquisitions: int = MAX_ACQUISITIONS) -> list[Scene]:
+    """The products of one tile, by time: acquisitions in sunlight up to a number, a few of them processed twice."""
     centre = tile.boundary_lonlat_deg[:-1].mean(axis=0)
     acquisitions = sorted(
         (time, orbit)
@@ -179,7 +179,7 @@ def tile_scenes(tile: Tile, seed: int) -> list[Scene]:
         if solar_angles_deg(centre, time)[0] < MAX_SOLAR_ZENITH_DEG
     )
     rng = np.random.default_rng([seed, 12, *tile.tile_id.encode()])
-    kept = np.sort(rng.permutation(len(acquisitions))[:MAX_ACQUISITIONS])
+    kept = np.sort(rng.permutation(len(acquisitions))[:max_acquisitions])
     scenes = []
     for index in kept:
         sensed, orbit = acquisitions[int(index)]

@@ -56,6 +56,7 @@ class Desk:
     def run(self, *chosen: dg.AssetsDefinition, refresh: bool = False) -> None:
         names = {each.key.to_user_string() for each in chosen}
         operations: dict[str, Any] = {
+            "scene_candidates": {"config": {"cache_max_age_days": 0}},
             "sampling_manifest": {"config": {"refresh": refresh}},
             "patches": {"config": {"backoff_s": 0.0}},
             "image_features": {"config": {"num_filters": 2}},

@@ -1,26 +1,16 @@
 import pytest
 
+from pipelines.sampling.areas import group_places
 from pipelines.sampling.config import PlacesConfig, SearchConfig
 from pipelines.sampling.estimate import estimate_build
 from pipelines.sampling.points import draw_land_points
-from pipelines.sampling.scenes import group_places
-
-
-def test_every_place_is_in_exactly_one_search_with_its_neighbours() -> None:
-    lonlat_deg = draw_land_points(3000, seed=1)
-    config = SearchConfig(search_cell_deg=5.0, max_places_per_search=7)
-    groups = list(group_places(lonlat_deg, config))
-    assert sorted(row for group in groups for row in group) == list(range(3000))
-    assert max(len(group) for group in groups) <= 7
-    for group in groups:
-        assert len({tuple(cell) for cell in (lonlat_deg[group] // 5.0).astype(int).tolist()}) == 1
 
 
 def test_the_dry_run_counts_the_searches_that_a_run_makes() -> None:
     places, search = PlacesConfig(num_places=500, seed=4), SearchConfig(search_cell_deg=3.0)
     estimate = estimate_build(places, search, places_in_flight=8, num_cores=2)
     assert estimate.num_places == 500
-    assert estimate.num_searches == len(list(group_places(draw_land_points(500, 4), search)))
+    assert estimate.num_searches == len(list(group_places(draw_land_points(500, 4), 3.0, 16)))
     twice = estimate_build(PlacesConfig(num_places=1000, seed=4), search, places_in_flight=8, num_cores=2)
     assert twice.num_file_requests == 2 * estimate.num_file_requests
     assert twice.num_bytes == pytest.approx(2 * estimate.num_bytes)

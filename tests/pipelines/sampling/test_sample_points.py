@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pipelines.errors import ArtefactError, ConfigurationError
 from pipelines.sampling.config import PlacesConfig
 from pipelines.sampling.land import is_land
-from pipelines.sampling.points import draw_land_points, read_sample_points, write_sample_points
+from pipelines.sampling.points import draw_land_points, draw_uniform_points, read_sample_points, write_sample_points
+from pipelines.sampling.spacing import EARTH_RADIUS_M, SpacedPlaces, unit_vectors
 
 
 def test_known_places_are_land_or_sea() -> None:
@@ -26,6 +27,87 @@ def test_a_longer_draw_begins_with_the_shorter_one(seed: int, num_places: int, m
     short, long = draw_land_points(num_places, seed), draw_land_points(num_places + more, seed)
     np.testing.assert_array_equal(long[:num_places], short)
     assert is_land(long).all()
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32), num_places=st.integers(1, 300), more=st.integers(1, 300))
+def test_a_longer_draw_of_spaced_places_begins_with_the_shorter_one(seed: int, num_places: int, more: int) -> None:
+    short = draw_land_points(num_places, seed, min_distance_m=150_000.0)
+    long = draw_land_points(num_places + more, seed, min_distance_m=150_000.0)
+    np.testing.assert_array_equal(long[:num_places], short)
+
+
+def distances_m(lonlat_deg: np.ndarray) -> np.ndarray:
+    xyz = unit_vectors(lonlat_deg)
+    chord = np.linalg.norm(xyz[:, None] - xyz[None], axis=2)
+    return 2 * EARTH_RADIUS_M * np.arcsin(np.minimum(chord / 2, 1))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32), num=st.integers(1, 400), distance_m=st.floats(1e3, 3e6), cuts=st.integers(1, 6))
+def test_spacing_is_the_greedy_choice_however_the_places_come(
+    seed: int, num: int, distance_m: float, cuts: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    places = np.column_stack([rng.uniform(-180, 180, num), np.rad2deg(np.arcsin(rng.uniform(-1, 1, num)))])
+    apart_m = distances_m(places)
+    kept: list[int] = []
+    for row in range(num):
+        if all(apart_m[row, other] >= distance_m for other in kept):
+            kept.append(row)
+    spaced = SpacedPlaces(distance_m)
+    chosen = np.concatenate([spaced.choose(part) for part in np.array_split(places, cuts)])
+    assert np.flatnonzero(chosen).tolist() == kept
+
+
+def test_spaced_places_keep_their_distance_across_poles_and_antimeridian() -> None:
+    places = draw_land_points(150, seed=2, bbox=(150.0, -90.0, -120.0, -70.0), min_distance_m=80_000.0)
+    apart_m = distances_m(places)[~np.eye(150, dtype=bool)]
+    assert apart_m.min() >= 80_000.0
+    assert apart_m.min() < 90_000.0
+    assert (places[:, 0] > 0).any()
+    assert (places[:, 0] < 0).any()
+
+
+def test_more_places_than_fit_are_told_before_they_are_drawn() -> None:
+    with pytest.raises(ConfigurationError, match=r"min_distance_m 100000: .* do not fit .*choose at most \d+ or fewer"):
+        draw_land_points(100_000, seed=0, min_distance_m=100_000.0)
+
+
+def test_a_draw_is_more_even_than_independent_points() -> None:
+    """Variance of the number of places per cell of equal area: that of a stratified draw is far below Poisson's."""
+
+    def spread(places: np.ndarray) -> float:
+        column = np.floor((places[:, 0] + 180.0) / 360.0 * 64).astype(int)
+        row = np.floor((np.sin(np.deg2rad(places[:, 1])) + 1.0) / 2.0 * 64).astype(int)
+        inland = np.bincount(column * 64 + row, minlength=4096)
+        full = [each for each in range(4096) if inland_cells[each]]
+        return float(inland[full].var() / inland[full].mean())
+
+    grid = np.stack(np.meshgrid((np.arange(640) + 0.5) / 640, (np.arange(640) + 0.5) / 640), axis=-1).reshape(-1, 2)
+    lonlat = np.column_stack([grid[:, 0] * 360 - 180, np.rad2deg(np.arcsin(grid[:, 1] * 2 - 1))])
+    cells = np.floor(grid * 64).astype(int) @ np.array([64, 1])
+    inside = is_land(lonlat) & (lonlat[:, 1] > -56) & (lonlat[:, 1] < 84)
+    inland_cells = np.bincount(cells, weights=inside, minlength=4096) == 100
+    assert inland_cells.sum() > 400
+    assert spread(draw_land_points(20_000, 1)) < 0.35
+    assert 0.8 < spread(draw_uniform_points(20_000, 1)) < 1.2
+
+
+def test_independent_places_are_land_and_extendable() -> None:
+    long, short = draw_uniform_points(900, seed=4), draw_uniform_points(300, seed=4)
+    np.testing.assert_array_equal(long[:300], short)
+    assert is_land(long).all()
+    assert not np.array_equal(draw_uniform_points(300, seed=5), short)
+    with pytest.raises(ConfigurationError, match=r"found no land"):
+        draw_uniform_points(1, seed=0, bbox=(-35.0, 0.0, -34.0, 1.0))
+
+
+def test_a_box_to_the_pole_is_drawn_to_the_pole() -> None:
+    places = draw_land_points(2000, seed=0, bbox=(-180.0, -90.0, 180.0, -85.0))
+    assert (places[:, 1] >= -90).all()
+    assert (places[:, 1] <= -85).all()
+    assert places[:, 1].min() < -89.5
 
 
 def test_places_are_uniform_by_area() -> None:
