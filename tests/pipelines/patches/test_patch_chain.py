@@ -215,7 +215,7 @@ def test_an_item_without_a_band_is_left_out_and_counted(planet: Planet, caplog: 
     manifest = planet.plan([NORTH.lonlat_at(500, 500)])
     assert manifest.candidates["item_id"].tolist() == [LATER.item_id]
     assert planet.search_report.unusable_items == {"missing_band:B11": 1}
-    assert f"item {lacking.item_id} cannot serve: missing_band:B11" in caplog.text
+    assert f"item '{lacking.item_id}' cannot serve: missing_band:B11" in caplog.text
 
 
 def test_only_the_highest_baseline_of_an_acquisition_is_a_candidate(planet: Planet) -> None:
