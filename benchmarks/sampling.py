@@ -18,6 +18,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,12 @@ import numpy as np
 import pandas as pd
 from land_catalog import LandStac, build_catalog, serve_catalog
 from numpy.typing import NDArray
+from pipelines.patches.uniformity import land_reference, spherical_cap_discrepancy, uniform_discrepancy_quantile
+from pipelines.sampling.candidates import index_scenes, plan_candidates
 
 from pipelines.patches.config import PatchConfig
 from pipelines.patches.quality import window_quality
-from pipelines.patches.uniformity import land_reference, spherical_cap_discrepancy, uniform_discrepancy_quantile
 from pipelines.sampling.areas import search_groups
-from pipelines.sampling.candidates import index_scenes, plan_candidates
 from pipelines.sampling.catalog import open_catalog
 from pipelines.sampling.config import PlanConfig, SearchConfig
 from pipelines.sampling.manifest import write_sampling_manifest
@@ -239,7 +240,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[dict[str, A
     shares = [np.histogram(each[:, 1], LATITUDE_BANDS)[0] / len(each) for each in
               (reference.lonlat_deg, places[["lon_deg", "lat_deg"]].to_numpy(), ours, theirs)]  # fmt: skip
     table = ["latitude     land   places  accepted  original   (share, %)"]
-    for index, (low, high) in enumerate(zip(LATITUDE_BANDS[:-1], LATITUDE_BANDS[1:], strict=True)):
+    for index, (low, high) in enumerate(pairwise(LATITUDE_BANDS)):
         land, drawn, kept, other = (100 * share[index] for share in shares)
         table.append(f"{low:4d} to {high:3d} {land:7.2f} {drawn:8.2f} {kept:9.2f} {other:9.2f}")
     return lines, table
