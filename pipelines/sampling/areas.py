@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.sampling.config import SearchConfig
 from pipelines.sampling.land import is_land
 
 Area = dict[str, Any]
@@ -13,6 +14,10 @@ Area = dict[str, Any]
 TILE_REACH_DEG = 1.3
 """Degrees on a great circle by which a scene, 109.8 km wide and high, can lie beyond a place, with room to spare."""
 BESIDE_ANTIMERIDIAN_DEG = 179.9999
+ANTIMERIDIAN_STEP_DEG = 0.25
+BOX_CELL_DEG = 2.0
+DENSE_FACTOR = 2
+"""A box of two degrees names about twice as many scenes as a search for 16 places in it."""
 _MORTON_BITS = 16
 
 
@@ -42,6 +47,30 @@ def group_places(lonlat_deg: NDArray[np.float64], cell_deg: float, max_places: i
             yield from np.array_split(cell, -(-len(cell) // max_places))
 
 
+def search_groups(
+    lonlat_deg: NDArray[np.float64], config: SearchConfig, boxes_only: bool = False
+) -> list[tuple[NDArray[np.intp], bool]]:
+    """The searches for many places: row numbers, and whether to ask for a box around them instead of each place.
+
+    Where places lie so close that several searches would name the same few scenes, one box serves them all.
+
+    Args:
+        lonlat_deg: Shape (n, 2).
+        config: Cells, places per search, and whether boxes or places are wanted.
+        boxes_only: Ask for boxes everywhere.
+    """
+    if boxes_only or config.search_area == "box":
+        cell_deg = min(config.search_cell_deg, BOX_CELL_DEG)
+        return [(rows, True) for rows in group_places(lonlat_deg, cell_deg, len(lonlat_deg) or 1)]
+    dense: list[NDArray[np.intp]] = []
+    if config.search_area == "auto":
+        cells = group_places(lonlat_deg, BOX_CELL_DEG, len(lonlat_deg) or 1)
+        dense = [rows for rows in cells if len(rows) > DENSE_FACTOR * config.max_places_per_search]
+    sparse = np.setdiff1d(np.arange(len(lonlat_deg)), np.concatenate([np.empty(0, np.intp), *dense]))
+    groups = group_places(lonlat_deg[sparse], config.search_cell_deg, config.max_places_per_search)
+    return [*((rows, True) for rows in dense), *((sparse[rows], False) for rows in groups)]
+
+
 def area_of_places(lonlat_deg: NDArray[np.float64]) -> Area:
     """The places of one search as GeoJSON MultiPoint, with `beside_antimeridian` where they need it."""
     points = np.vstack([lonlat_deg, beside_antimeridian(lonlat_deg)])
@@ -67,9 +96,8 @@ def beside_antimeridian(lonlat_deg: NDArray[np.float64]) -> NDArray[np.float64]:
     reach_deg = TILE_REACH_DEG / np.maximum(np.cos(np.deg2rad(lonlat_deg[:, 1])), 0.02)
     near = lonlat_deg[np.abs(lonlat_deg[:, 0]) > 180.0 - np.minimum(reach_deg, 90.0)]
     points = []
-    for lon_deg, lat_deg in near:
-        points.append((-np.copysign(BESIDE_ANTIMERIDIAN_DEG, lon_deg), lat_deg))
-        points.append((np.copysign(BESIDE_ANTIMERIDIAN_DEG, lon_deg), lat_deg))
+    for lat_deg in np.unique(np.round(near[:, 1] / ANTIMERIDIAN_STEP_DEG) * ANTIMERIDIAN_STEP_DEG):
+        points += [(BESIDE_ANTIMERIDIAN_DEG, lat_deg), (-BESIDE_ANTIMERIDIAN_DEG, lat_deg)]
         points.append((_longitude_at_sea(lat_deg), lat_deg))
     return np.unique(np.array(points).reshape(-1, 2), axis=0)
 

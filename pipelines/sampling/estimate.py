@@ -6,7 +6,7 @@ from datetime import date
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.sampling.areas import group_places
+from pipelines.sampling.areas import search_groups
 from pipelines.sampling.config import PlacesConfig, SearchConfig
 from pipelines.sampling.points import draw_land_points
 from pipelines.sampling.search import USUAL_PAGE
@@ -57,8 +57,8 @@ def estimate_build(
         round_trip_s: Time from a request to its first byte.
     """
     lonlat_deg = draw_land_points(places.num_places, places.seed, places.bbox, places.min_distance_m)
-    groups = list(group_places(lonlat_deg, search.search_cell_deg, search.max_places_per_search))
-    num_pages = sum(_pages(lonlat_deg[rows], search) for rows in groups)
+    groups = search_groups(lonlat_deg, search)
+    num_pages = sum(_pages(lonlat_deg[rows], search) for rows, _ in groups)
     scl_reads = round(places.num_places * CANDIDATES_TRIED_PER_PLACE)
     file_requests = places.num_places * REQUESTS_PER_PATCH + scl_reads * REQUESTS_PER_SCL
     waiting_s = file_requests * round_trip_s / max(places_in_flight, 1)

@@ -14,7 +14,7 @@ from shapely.geometry.base import BaseGeometry
 
 from pipelines.errors import CatalogError
 from pipelines.progress import Progress
-from pipelines.sampling.areas import Area, area_of_box, area_of_places, group_places
+from pipelines.sampling.areas import Area, area_of_box, area_of_places, search_groups
 from pipelines.sampling.catalog import Catalog
 from pipelines.sampling.config import SearchConfig
 from pipelines.sampling.footprints import footprint_of_item
@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 CONCURRENT_SEARCHES = 4
 USUAL_PAGE = 250
 SMALLER_PAGES = (100, 25)
-BOX_CELL_DEG = 2.0
-MAX_PLACES_PER_BOX = 500
 MAX_PROBES = 3
 
 Described = list[tuple[str, Scene | str, BaseGeometry]]
@@ -70,13 +68,12 @@ class Searcher:
         Raises:
             CatalogError: the catalog fails, even when asked for less at once.
         """
-        by_box = self._answers_boxes_only()
-        groups = self._groups(by_box)
+        groups = search_groups(self.lonlat_deg, self.config, boxes_only=self._answers_boxes_only())
         progress = Progress(logger, "searching scenes", total=len(groups), unit="searches")
         table = SceneTable()
         pool = ThreadPoolExecutor(CONCURRENT_SEARCHES)
         try:
-            for described in pool.map(lambda rows: self._search_group(rows, by_box), groups):
+            for described in pool.map(lambda group: self._search_group(*group), groups):
                 for item_id, scene, footprint in described:
                     table.add(item_id, scene, footprint)
                 progress.advance()
@@ -116,12 +113,6 @@ class Searcher:
     def _describe(self, item: dict[str, Any]) -> tuple[str, Scene | str, BaseGeometry]:
         return str(item.get("id")), scene_of_item(item, self.catalog), footprint_of_item(item)
 
-    def _groups(self, by_box: bool) -> list[NDArray[np.intp]]:
-        config = self.config
-        cell_deg = min(config.search_cell_deg, BOX_CELL_DEG) if by_box else config.search_cell_deg
-        max_places = MAX_PLACES_PER_BOX if by_box else config.max_places_per_search
-        return list(group_places(self.lonlat_deg, cell_deg, max_places))
-
     def _search_group(self, rows: NDArray[np.intp], by_box: bool) -> Described:
         """Searches for one group; where that fails but the catalog lives, in smaller pages, then in halves."""
         lonlat_deg = self.lonlat_deg[rows]
@@ -138,7 +129,7 @@ class Searcher:
             self._page_size = smaller
         if len(rows) == 1:
             return self._search_group(rows, by_box)
-        first = self._search_group(rows[:1], by_box)  # a catalog that is down is asked no further
+        first = self._search_group(rows[:1], by_box)  # of a catalog that is down no more is asked
         rest = np.array_split(rows[1:], min(2, len(rows) - 1))
         return [*first, *(each for half in rest for each in self._search_group(half, by_box))]
 
@@ -146,7 +137,8 @@ class Searcher:
         """Whether the catalog misses items when it is asked for several places at once; measured, not believed."""
         if self.config.search_area != "auto":
             return self.config.search_area == "box"
-        groups = [rows[:2] for rows in self._groups(by_box=True) if len(rows) > 1]
+        cells = search_groups(self.lonlat_deg, self.config, boxes_only=True)
+        groups = [rows[:2] for rows, _ in cells if len(rows) > 1]
         spread = [float(np.ptp(self.lonlat_deg[rows], axis=0).sum()) for rows in groups]
         for index in np.argsort(spread, kind="stable")[:MAX_PROBES]:
             lonlat_deg = self.lonlat_deg[groups[index]]

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import shapely
@@ -5,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.geometry import shape
 
-from pipelines.sampling.areas import area_of_box, area_of_places, beside_antimeridian, group_places
+from pipelines.sampling.areas import area_of_box, area_of_places, beside_antimeridian, group_places, search_groups
+from pipelines.sampling.config import SearchConfig
 from pipelines.sampling.land import is_land
 from pipelines.sampling.points import draw_land_points
 
@@ -27,10 +30,20 @@ def test_every_place_is_in_exactly_one_group(seed: int, num: int, cell_deg: floa
         assert widest_km <= 1.51 * cell_deg * 111.2
 
 
-def test_few_searches_serve_many_places() -> None:
-    for num_places, most in ((1000, 0.25), (20_000, 0.1), (100_000, 0.08)):
-        groups = list(group_places(draw_land_points(num_places, 0), 10.0, 16))
-        assert len(groups) / num_places < most
+@pytest.mark.parametrize("settings", [{}, {"search_area": "box"}, {"search_area": "places"}, {"search_cell_deg": 1.0}])
+@pytest.mark.parametrize("num_places", [1, 40, 30_000])
+def test_searches_cover_every_place_once(num_places: int, settings: dict[str, Any]) -> None:
+    lonlat_deg = draw_land_points(num_places, 5, bbox=(-20.0, -35.0, 60.0, 75.0))
+    groups = search_groups(lonlat_deg, SearchConfig(**settings))
+    assert sorted(row for rows, _ in groups for row in rows) == list(range(num_places))
+    wanted = settings.get("search_area", "auto")
+    assert {"auto": {True, False}, "box": {True}, "places": {False}}[wanted] >= {by_box for _, by_box in groups}
+    assert max((len(rows) for rows, by_box in groups if not by_box), default=0) <= 16
+
+
+@pytest.mark.parametrize(("num_places", "most"), [(1000, 0.2), (20_000, 0.07), (100_000, 0.065), (1_000_000, 0.01)])
+def test_few_searches_serve_many_places(num_places: int, most: float) -> None:
+    assert len(search_groups(draw_land_points(num_places, 0), SearchConfig())) / num_places < most
 
 
 def test_no_places_make_no_groups() -> None:
