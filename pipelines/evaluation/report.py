@@ -14,7 +14,8 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from pipelines.atomic import replacing
-from pipelines.evaluation.figures import METRIC_LABELS, MODEL_LABELS, to_jpeg_bytes, to_png_bytes
+from pipelines.drawing import to_jpeg_bytes, to_png_bytes
+from pipelines.evaluation.figures import METRIC_LABELS, MODEL_LABELS
 from pipelines.evaluation.scores import LEADING_METRICS, plain, split_label, summarize
 
 logger = logging.getLogger(__name__)
