@@ -71,7 +71,9 @@ def patches(
 def patch_dataset(config: PatchDatasetConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """All shards verified, band statistics, the replay manifest; published as the latest dataset when it passes."""
     from assets.metadata import dataset_metadata
+    from pipelines.patches.dataset import open_patch_dataset
     from pipelines.patches.publication import publish_dataset
+    from pipelines.patches.quality_page import write_quality_page
     from pipelines.sampling.manifest import read_sampling_manifest
 
     manifest = read_sampling_manifest(workspace.path / "sampling" / "sampling_manifest.parquet")
@@ -81,6 +83,9 @@ def patch_dataset(config: PatchDatasetConfig, workspace: WorkspaceResource) -> d
         source=manifest.collection,
         minimum_valid_fraction=config.minimum_valid_fraction,
     )
+    if record.passed:
+        dataset = open_patch_dataset(workspace.path, record.version)
+        write_quality_page(dataset, dataset.path)
     return dg.MaterializeResult(
         metadata=dataset_metadata(workspace.path, record), data_version=dg.DataVersion(record.content_sha256)
     )

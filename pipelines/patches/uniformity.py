@@ -16,7 +16,7 @@ LATTICE_SIZE = 1 << 21
 """Lattice points over the bounding box; about 0.3 of them are land. Four times as many move no cap's share by 2e-4."""
 
 LARGEST_SIMULATED = 20_000
-NUM_DRAWS = 200
+NUM_DRAWS = 100
 UNIFORM_SEED = 7_919
 """Apart from the seeds that places are drawn with, so that no dataset is compared with itself."""
 
