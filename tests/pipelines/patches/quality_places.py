@@ -11,7 +11,7 @@ METERS_PER_DEGREE = 111_195.0
 
 
 def quality_places(num_places: int, seed: int = 4) -> pd.DataFrame:
-    """Uniform places in the columns that a summary reads; every tenth has no patch, months go round, all else is good."""
+    """Uniform places in the columns that a summary reads; every tenth has no patch, all else is good."""
     lonlat_deg = draw_independent_places(num_places, np.random.default_rng(seed))
     number = np.arange(num_places)
     valid = number % 10 != 9
