@@ -1,10 +1,13 @@
-"""Pictures of a dataset's quality. A million places cost no more room than a thousand: maps are rasters."""
+"""Pictures of a dataset's quality. A million places cost no more room than a thousand: maps are dots or cells."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
@@ -16,7 +19,6 @@ from pipelines.drawing import (
     ORANGE,
     QUIET,
     RULE,
-    SKY,
     VERMILION,
     IsLand,
     draw_land,
@@ -32,7 +34,7 @@ from pipelines.patches.quality_summary import Distribution, LatitudeBand
 from pipelines.patches.uniformity import LandReference
 
 DOTS_UP_TO = 20_000
-RASTER_DEG = 0.5
+LARGEST_SHARE = 0.5
 PLACES_PER_CELL = 40.0
 FEWEST_EXPECTED = 8.0
 NUM_ROWS = (5, 40)
@@ -45,31 +47,28 @@ SCENE_SAMPLING_DENSITY = (0.92, 0.72, 0.68, 0.72, 0.94, 1.18, 1.90, 3.41)
 grid and a number of scenes that grows as 1 / cos(latitude), without clouds, which thin the tropics further."""
 
 
-def places_map(places: pd.DataFrame, is_land: IsLand) -> Figure:
-    """Accepted and rejected places: dots up to 20,000, beyond that half-degree cells colored by what they hold.
+def places_map(places: pd.DataFrame, reference: LandReference, is_land: IsLand) -> Figure:
+    """Accepted and rejected places: dots up to 20,000, beyond that the share without a patch in cells of equal area.
 
     Args:
         places: Columns ``lon_deg``, ``lat_deg`` and ``valid``.
+        reference: The land the places were drawn from.
         is_land: Takes places, shape (b, 2), longitude first; draws the coasts.
     """
     if len(places) <= DOTS_UP_TO:
         return sample_map(places, is_land)
     valid = places["valid"].to_numpy(dtype=bool)
-    accepted, rejected = (_raster(places[chosen]) for chosen in (valid, ~valid))
-    subtitle = f"{len(places):,} places in cells of {RASTER_DEG:g}°, {int(valid.sum()):,} of them with a valid patch"
-    figure, axes = open_world("Places of the dataset", subtitle, footer=0.75)
+    lonlat_deg = places[["lon_deg", "lat_deg"]].to_numpy(dtype=np.float64)
+    edges = _cell_edges(len(places), reference)
+    drawn, without = _count(lonlat_deg, edges), _count(lonlat_deg[~valid], edges)
+    share = np.divide(without, drawn, out=np.full(drawn.shape, np.nan), where=drawn >= FEWEST_EXPECTED)
+    told = f"{len(places):,} places, {int((~valid).sum()):,} without"
+    subtitle = f"share of places without a patch in cells of equal area; {told}"
+    figure, axes = open_world("Places without a patch", subtitle, footer=1.05)
     draw_land(axes, is_land, LAND)
-    kinds = np.where(accepted > 0, np.where(rejected > 0, 1.0, 0.0), np.where(rejected > 0, 2.0, np.nan))
-    colors = (BLUE, SKY, VERMILION)
-    labels = ("all places of the cell have a patch", "some have", "none has")
-    axes.imshow(
-        kinds, extent=(-180, 180, -90, 90), cmap=ListedColormap(colors), vmin=0, vmax=2, aspect="auto", zorder=2,
-        interpolation="nearest",
-    )  # fmt: skip
-    axes.set(xlim=(-180, 180), ylim=(-58, 84))
-    for color, label in zip(colors, labels, strict=True):
-        axes.scatter([], [], marker="s", s=20, color=color, label=label)
-    write_legend_below(figure, axes, 3)
+    mesh = _draw_cells(axes, edges, np.minimum(share, LARGEST_SHARE), "YlOrRd", Normalize(0.0, LARGEST_SHARE))
+    ticks = np.linspace(0.0, LARGEST_SHARE, 6)
+    _write_scale(figure, mesh, ticks, [f"{tick:.0%}" for tick in ticks[:-1]] + [f"{LARGEST_SHARE:.0%} or more"])
     return figure
 
 
@@ -81,37 +80,21 @@ def density_map(lonlat_deg: NDArray[np.float64], reference: LandReference, is_la
         reference: The land the places were drawn from.
         is_land: Draws the coasts.
     """
-    num_cells = len(lonlat_deg) / PLACES_PER_CELL / LAND_SHARE
-    num_rows = int(np.clip(np.sqrt(num_cells / COLUMNS_PER_ROW), *NUM_ROWS))
-    low, high = np.sin(np.deg2rad([reference.bbox[1], reference.bbox[3]]))
-    lat_edges = np.rad2deg(np.arcsin(np.linspace(low, high, num_rows + 1)))
-    lon_edges = np.linspace(-180.0, 180.0, round(COLUMNS_PER_ROW * num_rows) + 1)
-    found, land = (
-        np.histogram2d(lonlat[:, 1], lonlat[:, 0], bins=(lat_edges, lon_edges))[0] / max(len(lonlat), 1)
-        for lonlat in (lonlat_deg, reference.lonlat_deg)
-    )
+    edges = _cell_edges(len(lonlat_deg), reference)
+    found, land = (_count(each, edges) / max(len(each), 1) for each in (lonlat_deg, reference.lonlat_deg))
     expected = land * len(lonlat_deg)
-    ratio = np.divide(found, land, out=np.full(land.shape, np.nan), where=expected >= FEWEST_EXPECTED)
-    typical = float(np.median(expected[expected >= FEWEST_EXPECTED])) if np.isfinite(ratio).any() else 0.0
-    chance = f"{1 / np.sqrt(typical):.0%}" if typical else "any amount"
-    subtitle = (
-        f"share of patches over share of land, cells of equal area; about {typical:,.0f} patches expected per cell, so "
-        f"chance alone gives ±{chance}"
-    )
+    shown = expected >= FEWEST_EXPECTED
+    ratio = np.divide(found, land, out=np.full(land.shape, np.nan), where=shown)
+    subtitle = "share of patches over share of land in cells of equal area"
+    if shown.any():
+        typical = float(np.median(expected[shown]))
+        subtitle += (
+            f"; about {typical:,.0f} patches expected per cell, so chance alone gives ±{1 / np.sqrt(typical):.0%}"
+        )
     figure, axes = open_world("Density relative to uniform", subtitle, footer=1.05)
     draw_land(axes, is_land, LAND)
-    height = figure.get_size_inches()[1]
-    mesh = axes.pcolormesh(
-        lon_edges, lat_edges, np.ma.masked_invalid(np.clip(ratio, 1 / 4, 4)), cmap="RdBu_r", norm=LogNorm(1 / 4, 4),
-        zorder=2, alpha=0.92, rasterized=True,
-    )  # fmt: skip
-    bar = figure.add_axes((0.3, 0.52 / height, 0.4, 0.16 / height))
-    colors = figure.colorbar(mesh, cax=bar, orientation="horizontal")
-    colors.set_ticks([0.25, 0.5, 1.0, 2.0, 4.0], labels=["¼ or less", "½", "1", "2", "4 or more"])
-    colors.ax.minorticks_off()
-    colors.ax.tick_params(length=0, labelsize=9, colors=QUIET)
-    colors.outline.set_visible(False)
-    axes.set(xlim=(-180, 180), ylim=(-58, 84))
+    mesh = _draw_cells(axes, edges, np.clip(ratio, 0.5, 2.0), "RdBu_r", LogNorm(0.5, 2.0))
+    _write_scale(figure, mesh, [0.5, 0.7, 1.0, 1.4, 2.0], ["½ or less", "0.7", "1", "1.4", "2 or more"])
     return figure
 
 
@@ -209,13 +192,44 @@ def counts_chart(title: str, subtitle: str, counts: Mapping[str, int], color: st
     return figure
 
 
-def _raster(places: pd.DataFrame) -> NDArray[np.float64]:
-    """Counts in cells of half a degree, north up."""
-    num = round(180 / RASTER_DEG)
-    counts, _, _ = np.histogram2d(
-        places["lat_deg"], places["lon_deg"], bins=(num, 2 * num), range=((-90, 90), (-180, 180))
+def _cell_edges(num_places: int, reference: LandReference) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Edges in latitude and longitude of cells of equal area, small enough for the number of places."""
+    num_cells = num_places / PLACES_PER_CELL / LAND_SHARE
+    num_rows = int(np.clip(np.sqrt(num_cells / COLUMNS_PER_ROW), *NUM_ROWS))
+    low, high = np.sin(np.deg2rad([reference.bbox[1], reference.bbox[3]]))
+    lat_edges = np.rad2deg(np.arcsin(np.linspace(low, high, num_rows + 1)))
+    return lat_edges, np.linspace(-180.0, 180.0, 2 * round(COLUMNS_PER_ROW * num_rows / 2) + 1)
+
+
+def _count(lonlat_deg: NDArray[np.float64], edges: tuple[NDArray[np.float64], NDArray[np.float64]]) -> NDArray[Any]:
+    counts: NDArray[np.float64] = np.histogram2d(lonlat_deg[:, 1], lonlat_deg[:, 0], bins=edges)[0]
+    return counts
+
+
+def _draw_cells(
+    axes: Axes,
+    edges: tuple[NDArray[np.float64], NDArray[np.float64]],
+    values: NDArray[np.float64],
+    colors: str,
+    scale: Normalize,
+) -> QuadMesh:
+    mesh = axes.pcolormesh(
+        edges[1], edges[0], np.ma.masked_invalid(values), cmap=colors, norm=scale, zorder=2, alpha=0.92
     )
-    return np.asarray(counts[::-1], dtype=np.float64)
+    axes.set(xlim=(-180, 180), ylim=(-58, 84))
+    return mesh
+
+
+def _write_scale(
+    figure: Figure, mesh: QuadMesh, ticks: Sequence[float] | NDArray[np.float64], labels: Sequence[str]
+) -> None:
+    height = figure.get_size_inches()[1]
+    below = figure.add_axes((0.3, 0.52 / height, 0.4, 0.16 / height))
+    bar = figure.colorbar(mesh, cax=below, orientation="horizontal")
+    bar.set_ticks(list(ticks), labels=list(labels))
+    bar.ax.minorticks_off()
+    bar.ax.tick_params(length=0, labelsize=9, colors=QUIET)
+    bar.outline.set_visible(False)
 
 
 def _modelled(band: LatitudeBand) -> float | None:

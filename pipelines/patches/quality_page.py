@@ -107,7 +107,7 @@ def draw_quality(summary: QualitySummary, places: pd.DataFrame, reference: LandR
     limit = None if summary.limits is None else summary.limits.max_unclear_fraction
     without, refused = summary.num_places - summary.num_accepted, sum(summary.rejected_scenes.values())
     return {
-        "places_map": places_map(places, is_land),
+        "places_map": places_map(places, reference, is_land),
         "density_map": density_map(accepted, reference, is_land) if len(accepted) else None,
         "latitude_chart": latitude_chart(summary.latitude_bands) if len(accepted) else None,
         "clear_chart": clear_chart(summary.unclear_fraction, limit),

@@ -84,15 +84,15 @@ def test_limits_are_the_loosest_of_the_shards_and_none_for_an_import() -> None:
     assert recorded_limits(Shards(())) is None
 
 
-def test_a_map_of_many_places_is_a_raster_and_shows_where_none_has_a_patch() -> None:
+def test_a_map_of_many_places_shows_the_share_without_a_patch_in_cells(reference: LandReference) -> None:
     places = quality_places(20_001)
     places["valid"] = places["lon_deg"] > 0
-    figure = places_map(places, lambda lonlat: np.zeros(len(lonlat), dtype=bool))
-    drawn = np.asarray(figure.axes[0].images[-1].get_array())
-    west, east = drawn[:, :359], drawn[:, 361:]
-    assert set(np.unique(west[np.isfinite(west)])) == {2.0}
-    assert set(np.unique(east[np.isfinite(east)])) == {0.0}
-    assert np.isfinite(drawn[: drawn.shape[0] // 2]).sum() > np.isfinite(drawn[drawn.shape[0] // 2 :]).sum()
+    figure = places_map(places, reference, lambda lonlat: np.zeros(len(lonlat), dtype=bool))
+    shares = figure.axes[0].collections[0].get_array()
+    columns = shares.shape[1]
+    assert columns % 2 == 0
+    assert set(shares[:, : columns // 2].compressed()) == {0.5}
+    assert set(shares[:, columns // 2 :].compressed()) == {0.0}
 
 
 def test_the_density_of_the_lands_own_lattice_is_one_everywhere(reference: LandReference) -> None:
