@@ -73,7 +73,7 @@ def patch_dataset(config: PatchDatasetConfig, workspace: WorkspaceResource) -> d
     from assets.metadata import dataset_metadata
     from pipelines.patches.dataset import open_patch_dataset
     from pipelines.patches.publication import publish_dataset
-    from pipelines.patches.quality_page import write_quality_page
+    from pipelines.patches.quality_page import drawn_bbox, write_quality_page
     from pipelines.sampling.manifest import read_sampling_manifest
 
     manifest = read_sampling_manifest(workspace.path / "sampling" / "sampling_manifest.parquet")
@@ -85,7 +85,8 @@ def patch_dataset(config: PatchDatasetConfig, workspace: WorkspaceResource) -> d
     )
     if record.passed:
         dataset = open_patch_dataset(workspace.path, record.version)
-        write_quality_page(dataset, dataset.path)
+        bbox = drawn_bbox(workspace.path / "sampling" / "sample_points.parquet")
+        write_quality_page(dataset, dataset.path, bbox)
     return dg.MaterializeResult(
         metadata=dataset_metadata(workspace.path, record), data_version=dg.DataVersion(record.content_sha256)
     )

@@ -32,12 +32,14 @@ from pipelines.patches.store import PatchStore
 from pipelines.patches.uniformity import LandReference, WorstCap, land_reference
 from pipelines.sampling.land import is_land
 from pipelines.sampling.points import WHOLE_RANGE
+from pipelines.sampling.tables import read_record
 
 logger = logging.getLogger(__name__)
 
 QUALITY_PAGE = "quality.html"
 TEMPLATE = "quality_template.html"
 LATTICE_SIZES = ((10_000, 1 << 18), (200_000, 1 << 20))
+FEWEST_FOR_DENSITY = 1000
 LARGEST_LATTICE = 1 << 22
 """The lattice's own error stays below a tenth of what independent uniform places show at these numbers of places."""
 
@@ -86,6 +88,14 @@ def write_quality_page(
     return summary
 
 
+def drawn_bbox(sample_points: Path) -> Sequence[float]:
+    """The box that the places of a workspace were drawn from; the default where its table does not tell."""
+    if not sample_points.is_file():
+        return WHOLE_RANGE
+    config = read_record(sample_points).get("places_config")
+    return list(config["bbox"]) if isinstance(config, dict) else WHOLE_RANGE
+
+
 def recorded_limits(store: PatchStore) -> AcceptanceLimits | None:
     """The loosest limits that the finished shards were built under; None where a shard names none, as in an import."""
     found: list[AcceptanceLimits] = []
@@ -108,16 +118,19 @@ def draw_quality(summary: QualitySummary, places: pd.DataFrame, reference: LandR
     without, refused = summary.num_places - summary.num_accepted, sum(summary.rejected_scenes.values())
     return {
         "places_map": places_map(places, reference, is_land),
-        "density_map": density_map(accepted, reference, is_land) if len(accepted) else None,
+        "density_map": density_map(accepted, reference, is_land) if len(accepted) >= FEWEST_FOR_DENSITY else None,
         "latitude_chart": latitude_chart(summary.latitude_bands) if len(accepted) else None,
         "clear_chart": clear_chart(summary.unclear_fraction, limit),
         "month_chart": month_chart(summary.months, summary.seasons),
         "baseline_chart": counts_chart("Processing baseline", "patches", summary.baselines),
         "rejected_places": counts_chart(
-            "Places without a patch", f"{without:,} places by reason", summary.rejected_places, VERMILION
+            "Places without a patch",
+            f"{without:,} of {summary.num_places:,}, by reason",
+            summary.rejected_places,
+            VERMILION,
         ),
         "rejected_scenes": counts_chart(
-            "Refused scenes", f"{refused:,} candidates that were tried, by verdict", summary.rejected_scenes, VERMILION
+            "Refused scenes", f"{refused:,} in all, by verdict", summary.rejected_scenes, VERMILION
         ),
     }
 

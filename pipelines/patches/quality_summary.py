@@ -35,6 +35,10 @@ class AcceptanceLimits:
     max_nodata_fraction: float
 
 
+USUAL_LIMITS = AcceptanceLimits(max_unclear_fraction=0.01, max_nodata_fraction=0.10)
+"""What histograms reach up to where no limit is recorded: the defaults of `PatchConfig`."""
+
+
 @dataclass(frozen=True)
 class Distribution:
     """A fraction over the accepted patches.
@@ -173,6 +177,7 @@ def summarize_quality(
     verdicts = Counter(verdict for text in places["rejections"] for _, verdict in json.loads(text))
     uniformity = measure_uniformity(lonlat_deg, reference) if len(lonlat_deg) else None
     original = None if original_lonlat_deg is None else measure_uniformity(original_lonlat_deg, reference)
+    bounds = limits or USUAL_LIMITS
     return QualitySummary(
         version=version,
         num_places=len(places),
@@ -183,9 +188,9 @@ def summarize_quality(
         original=original,
         limits=limits,
         num_beyond_limits=None if limits is None else _count_beyond(accepted, limits),
-        unclear_fraction=_distribution(accepted["unclear_fraction"]),
-        snow_fraction=_distribution(accepted["snow_fraction"]),
-        nodata_fraction=_distribution(accepted["nodata_fraction"]),
+        unclear_fraction=_distribution(accepted["unclear_fraction"], bounds.max_unclear_fraction),
+        snow_fraction=_distribution(accepted["snow_fraction"], 1.0),
+        nodata_fraction=_distribution(accepted["nodata_fraction"], bounds.max_nodata_fraction),
         months=tuple(int(count) for count in np.bincount(months, minlength=13)[1:]),
         seasons={name: int((seasons == index).sum()) for index, name in enumerate(SEASONS)},
         years=_counts(days[known].dt.year),
@@ -263,12 +268,13 @@ def _days(accepted: pd.DataFrame) -> pd.Series:
     return pd.to_datetime(texts.where(texts != ""), utc=True, format="ISO8601")
 
 
-def _distribution(values: pd.Series) -> Distribution:
+def _distribution(values: pd.Series, limit: float) -> Distribution:
+    """The histogram reaches up to the limit, or to the largest value where that is beyond it."""
     fractions = values.to_numpy(dtype=np.float64)
     known = fractions[np.isfinite(fractions)]
     if not len(known):
         return Distribution(0, len(fractions), None, None, (), (), ())
-    counts, edges = np.histogram(known, HISTOGRAM_BINS, range=(0.0, max(float(known.max()), 1e-6)))
+    counts, edges = np.histogram(known, HISTOGRAM_BINS, range=(0.0, max(float(known.max()), limit)))
     return Distribution(
         num_known=len(known),
         num_unknown=len(fractions) - len(known),

@@ -11,9 +11,12 @@ import pytest
 
 from pipelines.drawing import to_png_bytes
 from pipelines.patches.quality_figures import counts_chart, density_map, places_map
-from pipelines.patches.quality_page import QUALITY_PAGE, recorded_limits, write_quality_page
+from pipelines.patches.quality_page import QUALITY_PAGE, drawn_bbox, recorded_limits, write_quality_page
 from pipelines.patches.quality_summary import QUALITY_FILE, AcceptanceLimits, read_quality
 from pipelines.patches.uniformity import LandReference, land_reference
+from pipelines.sampling.config import PlacesConfig
+from pipelines.sampling.points import WHOLE_RANGE, write_sample_points
+from pipelines.sampling.tables import write_table
 from tests.pipelines.patches.quality_places import quality_places
 
 SETTINGS = {"max_unclear_fraction": 0.01, "max_nodata_fraction": 0.1, "clear_test": "scl"}
@@ -58,7 +61,7 @@ def test_the_page_and_the_numbers_lie_beside_each_other(tmp_path: Path) -> None:
         "95th percentile",
     ):
         assert said in text or said in page
-    assert page.count('<img src="data:image/png;base64,') == 8
+    assert page.count('<img src="data:image/png;base64,') == 7
     assert not re.findall(r"(?:src|href)=\"https?:", page)
     assert "<script" not in page
     again = tmp_path / "again"
@@ -74,6 +77,15 @@ def test_a_dataset_without_a_patch_has_a_page(tmp_path: Path) -> None:
     page = (tmp_path / QUALITY_PAGE).read_text()
     assert "density_map" not in page
     assert page.count('<img src="data:image/png;base64,') == 6
+
+
+def test_the_box_is_the_one_the_places_were_drawn_from(tmp_path: Path) -> None:
+    path = tmp_path / "sample_points.parquet"
+    assert drawn_bbox(path) == WHOLE_RANGE
+    write_sample_points(path, PlacesConfig(num_places=3, bbox=[170.0, -25.0, -170.0, -10.0]))
+    assert drawn_bbox(path) == [170.0, -25.0, -170.0, -10.0]
+    write_table(path, quality_places(2)[["place_id", "lon_deg", "lat_deg"]])
+    assert drawn_bbox(path) == WHOLE_RANGE
 
 
 def test_limits_are_the_loosest_of_the_shards_and_none_for_an_import() -> None:

@@ -53,6 +53,8 @@ def test_fractions_keep_their_distribution(summary: QualitySummary) -> None:
     assert unclear.mean == pytest.approx(np.mean([0.0, 0.002, 0.004, 0.006, 0.0, 0.002, 0.004, 0.006, 0.008]))
     assert unclear.maximum == pytest.approx(0.008)
     assert sum(unclear.bin_counts) == 540
+    assert unclear.bin_edges[-1] == pytest.approx(LIMITS.max_unclear_fraction)
+    assert summary.nodata_fraction.bin_counts[0] == 540
     assert summary.snow_fraction.percentiles == (0.25,) * 7
 
 
