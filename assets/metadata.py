@@ -20,7 +20,7 @@ Metadata = dict[str, Any]
 
 def picture(figure: "Figure") -> dg.MarkdownMetadataValue:
     """A figure as an inline picture."""
-    from pipelines.evaluation.figures import to_preview_bytes
+    from pipelines.drawing import to_preview_bytes
 
     encoded = base64.b64encode(to_preview_bytes(figure)).decode("ascii")
     return dg.MetadataValue.md(f"![figure](data:image/png;base64,{encoded})")
@@ -38,7 +38,7 @@ def listed(texts: Sequence[str]) -> dg.TextMetadataValue:
 
 def sample_map(places: "pd.DataFrame") -> dg.MarkdownMetadataValue:
     """Where the places are."""
-    from pipelines.evaluation.figures import sample_map as draw
+    from pipelines.drawing import sample_map as draw
     from pipelines.sampling.land import is_land
 
     return picture(draw(places, is_land))

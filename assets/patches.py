@@ -71,14 +71,17 @@ def patch_dataset(config: PatchDatasetConfig, workspace: WorkspaceResource) -> d
     """All shards verified, band statistics, the replay manifest; published as the latest dataset when it passes."""
     from assets.metadata import dataset_metadata
     from pipelines.patches.publication import publish_dataset
+    from pipelines.patches.quality_page import drawn_bbox, write_quality_page
     from pipelines.sampling.manifest import read_sampling_manifest
 
     manifest = read_sampling_manifest(workspace.path / "sampling")
+    bbox = drawn_bbox(workspace.path / "sampling" / "sample_points.parquet")
     record = publish_dataset(
         workspace.path,
         manifest.plan_id,
         source=manifest.collection,
         minimum_valid_fraction=config.minimum_valid_fraction,
+        describe=lambda dataset: write_quality_page(dataset, dataset.path, bbox),
     )
     return dg.MaterializeResult(
         metadata=dataset_metadata(workspace.path, record), data_version=dg.DataVersion(record.content_sha256)

@@ -28,12 +28,12 @@ import numpy as np
 import pandas as pd
 from land_catalog import LandStac, build_catalog, serve_catalog
 from numpy.typing import NDArray
-from pipelines.patches.uniformity import land_reference, spherical_cap_discrepancy, uniform_discrepancy_quantile
-from pipelines.sampling.candidates import index_scenes, plan_candidates
 
 from pipelines.patches.config import PatchConfig
 from pipelines.patches.quality import window_quality
+from pipelines.patches.uniformity import land_reference, spherical_cap_discrepancy, uniform_discrepancy_quantile
 from pipelines.sampling.areas import search_groups
+from pipelines.sampling.candidates import index_scenes, plan_candidates
 from pipelines.sampling.catalog import open_catalog
 from pipelines.sampling.config import PlanConfig, SearchConfig
 from pipelines.sampling.manifest import write_sampling_manifest

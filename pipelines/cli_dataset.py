@@ -36,6 +36,12 @@ def _add_plan(dataset: "Commands") -> None:
     planning.add_argument("--config", type=Path, default=PRESETS / "planetary_computer.yaml", help="run configuration")
     planning.add_argument("--cores", type=int, default=2, help="cores that decode")
     planning.add_argument("--round-trip-s", type=float, default=0.03, help="time from a request to its first byte")
+    planning.add_argument("--workers", type=int, default=1, help="machines, each with these cores")
+    planning.add_argument("--table", action="store_true", help="print the tables of docs/scale.md instead")
+    prices = planning.add_argument_group("prices in USD; the defaults are assumptions, not quotations")
+    prices.add_argument("--price-worker-hour", type=float, default=0.10)
+    prices.add_argument("--price-read-gb", type=float, default=0.0)
+    prices.add_argument("--price-stored-gb-month", type=float, default=0.02)
     planning.set_defaults(run=_dataset_plan)
 
 
@@ -181,9 +187,13 @@ def _dataset_plan(options: argparse.Namespace) -> int:
     import yaml
 
     from pipelines.patches.config import PatchConfig
+    from pipelines.patches.scale import Prices, scale_tables
     from pipelines.sampling.config import PlacesConfig, SearchConfig
-    from pipelines.sampling.estimate import estimate_build
+    from pipelines.sampling.estimate import describe_estimate, estimate_build
 
+    if options.table:
+        print(scale_tables())
+        return 0
     if not options.config.is_file():
         raise ConfigurationError(
             f"{options.config}: no such file; see satclip config --help for the ones that come along"
@@ -196,17 +206,15 @@ def _dataset_plan(options: argparse.Namespace) -> int:
             "configuration of build_dataset or full_chain"
         )
     patches = PatchConfig(**operations["patches"].get("config", {}))
+    prices = Prices(options.price_worker_hour, options.price_read_gb, options.price_stored_gb_month)
     estimate = estimate_build(
         PlacesConfig(**operations["sample_points"].get("config", {})),
         SearchConfig(**operations["scene_candidates"].get("config", {})),
         places_in_flight=patches.num_workers,
         num_cores=options.cores,
         round_trip_s=options.round_trip_s,
+        num_workers=options.workers,
+        prices=prices,
     )
-    print(f"places           {estimate.num_places:>12,}")
-    print(f"searches         {estimate.num_searches:>12,}  in about {estimate.num_search_requests:,} requests")
-    print(f"file requests    {estimate.num_file_requests:>12,}")
-    print(f"bytes read       {estimate.num_bytes / 1e9:>12,.0f}  GB")
-    means = f"{patches.num_workers} places in flight on {options.cores} cores"
-    print(f"hours            {estimate.hours:>12,.1f}  with {means}")
+    print("\n".join(describe_estimate(estimate, prices)))
     return 0

@@ -1,31 +1,34 @@
-"""Pictures of the chain: places, patches, losses, embeddings and scores. Nothing here touches pyplot or its state."""
+"""Pictures of the chain: patches, losses, embeddings and scores. Nothing here touches pyplot or its state."""
 
-import io
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from PIL import Image
 
-from pipelines.atomic import replacing
+from pipelines.drawing import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    QUIET,
+    RULE,
+    VERMILION,
+    latitude_label,
+    longitude_label,
+    open_figure,
+    open_world,
+    quieten_frame,
+    write_title,
+)
 from pipelines.embeddings.grid import GlobalGrid
 from pipelines.evaluation.scores import LEADING_METRICS, split_label, summarize
 from pipelines.patches.radiometry import reflectance
 
-IsLand = Callable[[NDArray[np.float64]], NDArray[np.bool_]]
-
-BLUE, VERMILION, GREEN, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9"
-"""Okabe and Ito (2008), Color universal design: told apart with any color vision."""
-
-SEA, LAND, INK, QUIET, RULE = "#eef3f7", "#d5d8d2", "#1d2733", "#5b6775", "#d9dfe5"
 SPLIT_COLORS = ("#a6cbe3", BLUE, GREEN, ORANGE)
 MODEL_LABELS = {"sincos": "sin/cos", "harmonics": "harmonics alone", "untrained": "untrained encoder"}
 METRIC_LABELS = {"r2": "R²", "mse": "MSE of the standardised target", "accuracy": "accuracy", "macro_f1": "macro F1"}
@@ -35,10 +38,6 @@ STRETCH_SHARE = 80.0
 """White is where four patches in five stay unsaturated; snow and cloud in the others do not darken them."""
 
 GAMMA = 1.8
-LAND_RESOLUTION_DEG = 0.5
-FULL_WIDTH_PX = 1800
-PREVIEW_WIDTH_PX = 900
-PREVIEW_MAX_BYTES = 100_000
 FLOOR_R2 = -0.25
 
 
@@ -52,34 +51,6 @@ class PatchSource(Protocol):
     def places(self) -> pd.DataFrame: ...  # noqa: D102
 
     def read_dn(self, index: int) -> NDArray[np.uint16]: ...  # noqa: D102
-
-
-def sample_map(places: pd.DataFrame, is_land: IsLand) -> Figure:
-    """Where the places are, and which of them have a valid patch.
-
-    Args:
-        places: Columns ``lon_deg``, ``lat_deg`` and ``valid``.
-        is_land: Takes places, shape (b, 2), longitude first; draws the coasts.
-    """
-    valid = places["valid"].to_numpy(dtype=bool)
-    subtitle = f"{len(places):,} places, {int(valid.sum()):,} of them with a valid patch"
-    figure, axes = _world("Places of the dataset", subtitle, footer=0.75)
-    _draw_land(axes, is_land, LAND)
-    size = float(np.clip(9000 / max(len(places), 1), 1.5, 14))
-    for chosen, color, marker, label in ((valid, BLUE, "o", "valid patch"), (~valid, VERMILION, "X", "no valid patch")):
-        axes.scatter(
-            places["lon_deg"][chosen],
-            places["lat_deg"][chosen],
-            s=size if marker == "o" else 2.2 * size,
-            marker=marker,
-            color=color,
-            linewidths=0.25,
-            edgecolors="white",
-            label=f"{label} ({int(chosen.sum()):,})",
-            zorder=3,
-        )
-    _legend_below(figure, axes, 2)
-    return figure
 
 
 def choose_gallery(places: pd.DataFrame, num_patches: int, rng: np.random.Generator) -> NDArray[np.intp]:
@@ -119,9 +90,9 @@ def patch_gallery(true_color: NDArray[np.float32], captions: Sequence[str], num_
     caption_lines = max(caption.count("\n") + 1 for caption in captions)
     cell, caption_height, top = 2.0, 0.14 + 0.14 * caption_lines, 0.72
     width, height = max(num_columns * cell + 0.2, 6.4), num_rows * (cell + caption_height) + top
-    figure = _figure(width, height)
+    figure = open_figure(width, height)
     stretch = f"B04, B03, B02 under one stretch: reflectance 0 to {white:.2f}, gamma {GAMMA}"
-    _title(figure, "Patches in true color", stretch)
+    write_title(figure, "Patches in true color", stretch)
     left = (width - num_columns * cell) / 2
     for index, (patch, caption) in enumerate(zip(shown, captions, strict=True)):
         row, col = divmod(index, num_columns)
@@ -153,10 +124,10 @@ def loss_curves(history: pd.DataFrame, chance_loss: float | None = None) -> Figu
         history: Columns ``epoch``, ``train_loss`` and ``val_loss``; gaps (NaN) are skipped.
         chance_loss: Loss of an untrained model, log of the batch size, drawn as a line if given.
     """
-    figure = _figure(8.4, 4.4)
-    _title(figure, "Contrastive loss", "mean over the batches of an epoch, in nats")
+    figure = open_figure(8.4, 4.4)
+    write_title(figure, "Contrastive loss", "mean over the batches of an epoch, in nats")
     axes = figure.add_axes((0.085, 0.13, 0.885, 0.68))
-    _quiet_frame(axes)
+    quieten_frame(axes)
     curves = ((("train_loss"), BLUE, "training"), ("val_loss", VERMILION, "validation"))
     for column, color, label in curves:
         curve = history[["epoch", column]].dropna().groupby("epoch")[column].mean()
@@ -216,7 +187,7 @@ def embedding_map(lonlat_deg: NDArray[np.float64], embeddings: NDArray[Any], gri
     color = np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1)
     raster = grid.raster(lonlat_deg, np.column_stack([color, np.ones(len(color))]))
     explained = ", ".join(f"{name} {share:.0%}" for name, share in zip(("red", "green", "blue"), shares, strict=False))
-    figure, axes = _world(
+    figure, axes = open_world(
         "Location embeddings",
         f"first three principal components as colors ({explained} of variance), {grid.resolution_deg:g}° land grid",
         footer=0.4,
@@ -242,8 +213,8 @@ def scores_chart(scores: pd.DataFrame, model_name: str | None = None) -> Figure:
     panel_height = 0.85 + 0.26 * len(models) * max(len(labels), 2)
     left_inches = 0.35 + 0.085 * max(len(MODEL_LABELS.get(model, model)) for model in models)
     width, height = left_inches + 3.5 * num_columns + (2.2 if num_columns == 1 else 0.0), num_rows * panel_height + 0.55
-    figure = _figure(width, height)
-    _title(
+    figure = open_figure(width, height)
+    write_title(
         figure,
         "Downstream scores",
         "ridge on frozen features, out of fold; bars: mean over seeds, lines: 95 % interval",
@@ -272,119 +243,19 @@ def scores_chart(scores: pd.DataFrame, model_name: str | None = None) -> Figure:
     return figure
 
 
-def to_png_bytes(figure: Figure, width_px: int = FULL_WIDTH_PX, max_bytes: int | None = None) -> bytes:
-    """The figure as PNG, ``width_px`` wide; with ``max_bytes``, reduced to 256 colors and narrowed until it fits."""
-    image = _rendered(figure, width_px)
-    encoded = _png(image)
-    if max_bytes is not None and len(encoded) > max_bytes:
-        encoded = _png(image.quantize(256, method=Image.Quantize.MEDIANCUT))
-        while len(encoded) > max_bytes and image.width > 200:
-            width = round(image.width * 0.9)
-            image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
-            encoded = _png(image.quantize(256, method=Image.Quantize.MEDIANCUT))
-    return encoded
-
-
-def to_preview_bytes(figure: Figure) -> bytes:
-    """The figure as a small PNG of at most 100 kB, for metadata."""
-    return to_png_bytes(figure, PREVIEW_WIDTH_PX, PREVIEW_MAX_BYTES)
-
-
-def to_jpeg_bytes(figure: Figure, width_px: int = FULL_WIDTH_PX, quality: int = 88) -> bytes:
-    """The figure as JPEG, ``width_px`` wide: for photographs."""
-    encoded = io.BytesIO()
-    _rendered(figure, width_px).save(encoded, format="jpeg", quality=quality, optimize=True)
-    return encoded.getvalue()
-
-
-def save_png(path: Path, figure: Figure, width_px: int = FULL_WIDTH_PX) -> None:
-    """Writes the figure as PNG, whole or not at all."""
-    encoded = to_png_bytes(figure, width_px)
-    with replacing(path) as partial:
-        partial.write_bytes(encoded)
-
-
 def place_captions(places: pd.DataFrame, indices: Sequence[int] | NDArray[np.intp]) -> list[str]:
     """Captions of patches: coordinates, and the day of the scene below them where ``datetime`` is known."""
     captions = []
     for record in places.iloc[list(map(int, indices))].to_dict("records"):
-        position = f"{_latitude(record['lat_deg'])}, {_longitude(record['lon_deg'])}"
+        position = f"{latitude_label(record['lat_deg'])}, {longitude_label(record['lon_deg'])}"
         day = record.get("datetime")
         unknown = day is None or day == "" or pd.isna(day)
         captions.append(position if unknown else f"{position}\n{pd.Timestamp(day):%Y-%m-%d}")
     return captions
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _title(figure: Figure, title: str, subtitle: str) -> None:
-    width, height = figure.get_size_inches()
-    left = 0.15 / width
-    figure.text(left, 1 - 0.1 / height, title, size=14, weight="bold", color=INK, va="top")
-    figure.text(left, 1 - 0.42 / height, subtitle, size=9.5, color=QUIET, va="top")
-
-
-def _world(title: str, subtitle: str, footer: float) -> tuple[Figure, Axes]:
-    width, map_height = 11.6, 11.0 * (84 + 58) / 360
-    height = map_height + 0.75 + footer
-    figure = _figure(width, height)
-    _title(figure, title, subtitle)
-    axes = figure.add_axes((0.45 / width, footer / height, 11.0 / width, map_height / height))
-    axes.set_facecolor(SEA)
-    axes.set(xlim=(-180, 180), ylim=(-58, 84))
-    axes.xaxis.set_major_locator(FixedLocator(list(range(-120, 121, 60))))
-    axes.yaxis.set_major_locator(FixedLocator([-30, 0, 30, 60]))
-    axes.xaxis.set_major_formatter(lambda value, _: _longitude(value))
-    axes.yaxis.set_major_formatter(lambda value, _: _latitude(value))
-    axes.tick_params(length=0, labelsize=8.5, colors=QUIET)
-    axes.grid(color="white", lw=0.7, zorder=1)
-    for spine in axes.spines.values():
-        spine.set(color=RULE, linewidth=0.8)
-    return figure, axes
-
-
-def _draw_land(axes: Axes, is_land: IsLand, color: str) -> None:
-    grid = GlobalGrid(LAND_RESOLUTION_DEG)
-    mask = np.asarray(is_land(grid.lonlat_deg()), dtype=bool).reshape(grid.shape)
-    axes.imshow(
-        np.where(mask, 0.0, np.nan),
-        extent=grid.extent_deg,
-        cmap=ListedColormap([color]),
-        interpolation="nearest",
-        aspect="auto",
-        zorder=0.5,
-    )
-    axes.set(xlim=(-180, 180), ylim=(-58, 84))
-
-
-def _legend_below(figure: Figure, axes: Axes, num_columns: int) -> None:
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        names,
-        loc="lower center",
-        ncols=num_columns,
-        frameon=False,
-        fontsize=10.5,
-        labelcolor=INK,
-        markerscale=1.8,
-    )
-
-
-def _quiet_frame(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(RULE)
-    axes.tick_params(length=0, colors=QUIET, labelsize=9)
-    axes.grid(axis="y", color=RULE, lw=0.7)
-    axes.set_axisbelow(True)
-
-
 def _draw_scores(axes: Axes, means: pd.DataFrame, models: list[str], labels: list[str]) -> None:
-    _quiet_frame(axes)
+    quieten_frame(axes)
     axes.grid(visible=False)
     axes.grid(axis="x", color=RULE, lw=0.7)
     thickness = 0.8 / len(labels)
@@ -420,27 +291,3 @@ def _draw_scores(axes: Axes, means: pd.DataFrame, models: list[str], labels: lis
     metric = METRIC_LABELS[str(means["metric_name"].iloc[0])]
     axes.set_title(f"{means['task'].iloc[0]}", loc="left", size=11, weight="bold", color=INK, pad=6)
     axes.set_title(metric, loc="right", size=9.5, color=QUIET, pad=6)
-
-
-def _rendered(figure: Figure, width_px: int) -> Image.Image:
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=width_px / figure.get_size_inches()[0], pil_kwargs={"compress_level": 1})
-    return Image.open(drawn).convert("RGB")
-
-
-def _png(image: Image.Image) -> bytes:
-    encoded = io.BytesIO()
-    image.save(encoded, format="png", optimize=True)
-    return encoded.getvalue()
-
-
-def _shortest(angle_deg: float) -> str:
-    return f"{abs(angle_deg):.2f}".rstrip("0").rstrip(".")
-
-
-def _longitude(lon_deg: float) -> str:
-    return f"{_shortest(lon_deg)}°" + ("E" if lon_deg > 0 else "W" if lon_deg < 0 else "")
-
-
-def _latitude(lat_deg: float) -> str:
-    return f"{_shortest(lat_deg)}°" + ("N" if lat_deg > 0 else "S" if lat_deg < 0 else "")

@@ -1,26 +1,23 @@
 """The report: one HTML page that needs nothing but itself."""
 
-import base64
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from pipelines.atomic import replacing
-from pipelines.evaluation.figures import METRIC_LABELS, MODEL_LABELS, to_jpeg_bytes, to_png_bytes
+from pipelines.evaluation.figures import METRIC_LABELS, MODEL_LABELS
 from pipelines.evaluation.scores import LEADING_METRICS, plain, split_label, summarize
+from pipelines.pages import jpeg_uri, png_uri, render_page
 
 logger = logging.getLogger(__name__)
 
 TEMPLATE = "report_template.html"
-IMAGE_WIDTH_PX = 1600
 
 
 @dataclass(frozen=True)
@@ -79,10 +76,11 @@ class ReportContent:
 
 def render_report(content: ReportContent) -> str:
     """The page as HTML: styles and pictures inside, no script, no request to anywhere. Equal content, equal page."""
-    template = resources.files("pipelines.evaluation").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     num_places = content.num_valid + sum(content.rejected.values())
-    return environment.from_string(template).render(
+    return render_page(
+        "pipelines.evaluation",
+        TEMPLATE,
+        content.title,
         content=content,
         num_places=num_places,
         valid_share=content.num_valid / num_places if num_places else 0.0,
@@ -91,11 +89,11 @@ def render_report(content: ReportContent) -> str:
         models=[(MODEL_LABELS.get(name, name), name == content.model_name) for name in _models(content.scores)],
         seeds=sorted(int(seed) for seed in content.scores["seed"].unique()),
         images={
-            "sample_map": _png_uri(content.sample_map),
-            "gallery": _jpeg_uri(content.gallery),
-            "loss_curves": _png_uri(content.loss_curves),
-            "embedding_map": _png_uri(content.embedding_map),
-            "scores_chart": _png_uri(content.scores_chart),
+            "sample_map": png_uri(content.sample_map),
+            "gallery": jpeg_uri(content.gallery),
+            "loss_curves": png_uri(content.loss_curves),
+            "embedding_map": png_uri(content.embedding_map),
+            "scores_chart": png_uri(content.scores_chart),
         },
     )
 
@@ -146,15 +144,3 @@ def _cell(record: Mapping[str, Any] | None, best: float, is_model: bool) -> dict
         "is_best": bool(record["metric_value"] == best),
         "is_model": is_model,
     }
-
-
-def _png_uri(figure: Figure | None) -> str | None:
-    return None if figure is None else _data_uri("image/png", to_png_bytes(figure, IMAGE_WIDTH_PX))
-
-
-def _jpeg_uri(figure: Figure | None) -> str | None:
-    return None if figure is None else _data_uri("image/jpeg", to_jpeg_bytes(figure, IMAGE_WIDTH_PX))
-
-
-def _data_uri(media_type: str, encoded: bytes) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(encoded).decode('ascii')}"

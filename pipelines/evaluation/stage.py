@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines.atomic import replacing
+from pipelines.drawing import sample_map, save_png
 from pipelines.embeddings.export import LocationEmbeddings, read_embeddings
 from pipelines.embeddings.grid import GlobalGrid
 from pipelines.embeddings.products import LAND_GRID, embeddings_path
@@ -26,8 +27,6 @@ from pipelines.evaluation.figures import (
     patch_gallery,
     place_captions,
     read_true_color,
-    sample_map,
-    save_png,
     scores_chart,
 )
 from pipelines.evaluation.report import LineageStep, ReportContent, write_report

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from pipelines.patches.dataset import (
     REPLAY_NAME,
     BandStatistics,
     DatasetRecord,
+    PatchDataset,
     content_sha256,
     latest_version,
     read_dataset_record,
@@ -52,6 +53,7 @@ def publish_dataset(
     *,
     minimum_valid_fraction: float = 0.5,
     make_latest: bool = True,
+    describe: Callable[[PatchDataset], object] | None = None,
 ) -> DatasetRecord:
     """Verifies every shard, writes columns, tables and the replay manifest, and points ``latest`` to the version.
 
@@ -66,6 +68,7 @@ def publish_dataset(
         source: What the dataset was built from, for people.
         minimum_valid_fraction: Share of places that must have a patch.
         make_latest: Whether ``latest`` moves to the version when it passes.
+        describe: Writes more files into the folder of a version that passed, before its checksums are taken.
 
     Raises:
         DatasetError: no shard is finished, or the version it builds upon is gone.
@@ -77,7 +80,7 @@ def publish_dataset(
         raise DatasetError(f"{folder}: no finished shard of {store.schema.num_shards}; materialize patches first")
     record = _published_before(folder, store, source, minimum_valid_fraction)
     if record is None:
-        record = _publish(folder, store, finished, source, minimum_valid_fraction)
+        record = _publish(folder, store, finished, source, minimum_valid_fraction, describe)
     if record.passed and make_latest and latest_version(root) != version:
         write_json(root / "datasets" / "latest.json", {"version": version})
     logger.info(
@@ -101,7 +104,12 @@ def _published_before(
 
 
 def _publish(
-    folder: Path, store: PatchStore, finished: list[int], source: str, minimum_valid_fraction: float
+    folder: Path,
+    store: PatchStore,
+    finished: list[int],
+    source: str,
+    minimum_valid_fraction: float,
+    describe: Callable[[PatchDataset], object] | None,
 ) -> DatasetRecord:
     rows = gather_rows(store, finished)
     base = _base_places(folder, store)
@@ -141,6 +149,8 @@ def _publish(
         problems=tuple(problems),
     )
     write_json(folder / RECORD_NAME, asdict(record))
+    if describe is not None and record.passed:
+        describe(PatchDataset(folder.name, folder, record, places, store))
     write_sums(folder)
     for shard, check in zip(finished, checks, strict=True):
         if check.problems:

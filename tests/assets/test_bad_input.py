@@ -64,7 +64,7 @@ class Lab:
     def run(self, last: str, config: dict[str, Any] | None = None) -> dg.ExecuteInProcessResult:
         names = [each.key.to_user_string() for each in DATASET]
         chosen = names[: names.index(last) + 1]
-        checks = [each for each in CHECKS if each.check_key.asset_key.to_user_string() in chosen]
+        checks = [each for each in CHECKS if next(iter(each.check_keys)).asset_key.to_user_string() in chosen]
         operations = {name: value for name, value in {**QUICK, **(config or {})}.items() if name in chosen}
         return dg.materialize(
             [*DATASET[: len(chosen)], *checks],

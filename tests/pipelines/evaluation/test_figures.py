@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pipelines.drawing import sample_map, save_png, to_jpeg_bytes, to_png_bytes, to_preview_bytes
 from pipelines.embeddings.grid import GlobalGrid, land_grid
 from pipelines.evaluation.figures import (
     choose_gallery,
@@ -15,12 +16,7 @@ from pipelines.evaluation.figures import (
     place_captions,
     principal_components,
     read_true_color,
-    sample_map,
-    save_png,
     scores_chart,
-    to_jpeg_bytes,
-    to_png_bytes,
-    to_preview_bytes,
 )
 from pipelines.evaluation.scores import COLUMNS
 
