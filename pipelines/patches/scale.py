@@ -158,7 +158,7 @@ def predict_build(
         )
     prices = prices or Prices()
     if num_search_requests is None:
-        num_searches = rates.search_cells * -math.expm1(-num_patches / rates.search_cells)
+        num_searches = round(rates.search_cells * -math.expm1(-num_patches / rates.search_cells))
         num_search_requests = round(num_searches * rates.requests_per_search)
     read_bytes = num_patches * (rates.bytes_per_patch + rates.scl_per_place * rates.bytes_per_scl)
     round_trips = num_patches * (1 + rates.scl_per_place) * rates.round_trips_per_window
