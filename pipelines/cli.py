@@ -136,10 +136,16 @@ def _add_dataset(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     dataset = commands.add_parser("dataset", help="datasets of a workspace").add_subparsers(
         required=True, metavar="ACTION"
     )
-    importing = dataset.add_parser("import", help="import a folder of the S2-100K layout (index.csv, images/*.tif)")
-    importing.add_argument("source", type=Path)
+    importing = dataset.add_parser("import", help="import the S2-100K layout: a folder of files or tars, or one tar")
+    importing.add_argument("source", type=Path, help="folder with index.csv and images/*.tif or data/*.tar; or a tar")
     _add_root(importing)
     importing.set_defaults(run=_dataset_import)
+    exporting = dataset.add_parser("export", help="write a dataset in the S2-100K layout")
+    exporting.add_argument("target", type=Path, help="new or empty folder")
+    exporting.add_argument("--version", default="latest", help="name of its folder under datasets/")
+    exporting.add_argument("--tar-shards", type=int, default=0, help="write this many data/shard-NNN.tar, not files")
+    _add_root(exporting)
+    exporting.set_defaults(run=_dataset_export)
     verifying = dataset.add_parser("verify", help="read every shard again and publish the dataset if it passes")
     verifying.add_argument("version", help="name of its folder under datasets/")
     _add_root(verifying)
@@ -156,6 +162,17 @@ def _dataset_import(options: argparse.Namespace) -> int:
 
     root = workspace_root(options.root)
     return _tell_dataset(root, import_s2_100k(root, options.source))
+
+
+def _dataset_export(options: argparse.Namespace) -> int:
+    from pipelines.patches.s2_100k_export import export_s2_100k
+
+    root = workspace_root(options.root)
+    report = export_s2_100k(root, options.target, options.version, num_tars=options.tar_shards)
+    print(f"dataset   {report.version}")
+    print(f"folder    {report.folder}")
+    print(f"patches   {report.num_patches}, {report.num_bytes / 1e6:.1f} MB; places without: {report.num_left_out}")
+    return 0
 
 
 def _dataset_verify(options: argparse.Namespace) -> int:
