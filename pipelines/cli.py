@@ -146,6 +146,13 @@ def _add_dataset(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     exporting.add_argument("--tar-shards", type=int, default=0, help="write this many data/shard-NNN.tar, not files")
     _add_root(exporting)
     exporting.set_defaults(run=_dataset_export)
+    downloading = dataset.add_parser("download", help="fetch the published S2-100K from the Hugging Face Hub")
+    downloading.add_argument("target", type=Path, help="folder; a download that broke off goes on")
+    downloading.add_argument("--repo", default=None, help="dataset on the Hub; default torchgeo/s2-100k")
+    downloading.add_argument("--revision", default=None, help="commit, tag or branch; default the pinned commit")
+    downloading.add_argument("--shards", default=None, help="take only these data/shard-N.tar, as in 0-3,7")
+    downloading.add_argument("--yes", action="store_true", help="fetch what was told")
+    downloading.set_defaults(run=_dataset_download)
     verifying = dataset.add_parser("verify", help="read every shard again and publish the dataset if it passes")
     verifying.add_argument("version", help="name of its folder under datasets/")
     _add_root(verifying)
@@ -172,6 +179,24 @@ def _dataset_export(options: argparse.Namespace) -> int:
     print(f"dataset   {report.version}")
     print(f"folder    {report.folder}")
     print(f"patches   {report.num_patches}, {report.num_bytes / 1e6:.1f} MB; places without: {report.num_left_out}")
+    return 0
+
+
+def _dataset_download(options: argparse.Namespace) -> int:
+    from pipelines.patches.s2_100k_download import download_s2_100k
+    from pipelines.patches.s2_100k_hub import REPO, REVISION, plan_download
+
+    plan = plan_download(options.repo or REPO, options.revision or REVISION, shards=options.shards)
+    print(f"dataset   {plan.repo}, commit {plan.revision}")
+    print(f"host      {plan.host}, and the storage it names")
+    print(f"licence   {plan.license}")
+    print(f"files     {len(plan.files)}, {plan.num_bytes / 1e9:.3f} GB: {plan.files[0].path} to {plan.files[-1].path}")
+    if not options.yes:
+        print("satclip: nothing fetched; add --yes to fetch these files", file=sys.stderr)
+        return 1
+    report = download_s2_100k(plan, options.target)
+    print(f"folder    {report.folder}")
+    print(f"checked   {report.num_files} files; fetched now {report.num_fetched}, {report.num_bytes / 1e9:.3f} GB")
     return 0
 
 

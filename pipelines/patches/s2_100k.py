@@ -87,7 +87,7 @@ def import_s2_100k(
         table = _import_shard(opened, plan, rows, pixels, progress, num_workers or os.cpu_count() or 1)
         store.write_shard(shard, pixels, table, {"layout": "S2-100K", "packages": package_versions()})
     write_table(folder / INDEX_TABLE, kept_columns(index), {"plan_id": plan.plan_id, "damage": list(opened.damage)})
-    return publish_dataset(root, version, source="S2-100K layout")
+    return publish_dataset(root, version, source="; ".join(["S2-100K layout", *opened.damage]))
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ def open_source(path: Path) -> PatchSource:
 
     Args:
         path: A folder with ``index.csv`` and either ``images/*.tif`` or tars (in ``data/``, ``images/`` or beside the
-            index), or one tar that holds the patches, with index.csv inside or beside it.
+            index), or one tar that holds the patches, with index.csv inside or beside it. Where a tar was unpacked
+            beside itself, the loose file is taken.
 
     Raises:
         DatasetError: no such file or folder, no index, or a file that is no tar.
@@ -100,13 +101,13 @@ def open_source(path: Path) -> PatchSource:
                 "check the folder"
             )
         loose = {each.name: PatchFile(each, None, each.stat().st_size) for each in _loose_files(path / IMAGES)}
-        archives = sorted(each for name in TAR_FOLDERS for each in _files(path / name) if is_tar(each))
-        return _gather(path, index.read_bytes(), loose, archives)
+        tars = [sorted(each for each in _files(path / name) if is_tar(each)) for name in TAR_FOLDERS]
+        return _gather(path, index.read_bytes(), loose, tars)
     if not path.is_file():
         raise DatasetError(f"{path}: no such file or folder, expected a folder or a tar in the layout of S2-100K")
     if not is_tar(path):
         raise DatasetError(f"{path}: not a tar by its name, expected a folder or a .tar, .tar.gz, .tar.xz or .tar.bz2")
-    return _gather(path, None, {}, [path])
+    return _gather(path, None, {}, [[path]])
 
 
 def _files(folder: Path) -> list[Path]:
@@ -117,29 +118,31 @@ def _loose_files(folder: Path) -> list[Path]:
     return [each for each in _files(folder) if not is_tar(each)]
 
 
-def _gather(path: Path, index: bytes | None, loose: dict[str, PatchFile], archives: list[Path]) -> PatchSource:
+def _gather(
+    path: Path, index: bytes | None, loose: dict[str, PatchFile], tars: Sequence[Sequence[Path]]
+) -> PatchSource:
+    """Gathers the files of a source; ``tars`` by folder, of which the first that holds a name provides it."""
     source = PatchSource(path, b"", loose)
     indices: list[tuple[Path, TarMember]] = []
-    for archive in archives:
-        scan = scan_tar(archive)
-        source.ignored.update(scan.ignored)
-        if scan.damage:
-            source.damage += (f"{archive.name} {scan.damage}",)
-            logger.warning("%s: the tar %s; what lies behind is missing", archive, scan.damage)
-        for member in scan.members:
-            if member.name == INDEX_NAME:
-                indices.append((archive, member))
-            _add(source.files, member.name, PatchFile(archive, member.offset, member.size_bytes))
+    for folder in tars:
+        found: dict[str, PatchFile] = {}
+        for archive in folder:
+            scan = scan_tar(archive)
+            source.ignored.update(scan.ignored)
+            if scan.damage:
+                source.damage += (f"{archive.name} {scan.damage}",)
+                logger.warning("%s: the tar %s; what lies behind is missing", archive, scan.damage)
+            for member in scan.members:
+                if member.name == INDEX_NAME:
+                    indices.append((archive, member))
+                size = DUPLICATE if member.name in found else member.size_bytes
+                found[member.name] = PatchFile(archive, member.offset, size)
+        source.files = found | source.files
     source.files.pop(INDEX_NAME, None)
     if source.ignored:
         logger.warning("%s: entries passed over: %s", path, dict(source.ignored))
     source.index = index if index is not None else _read_index(path, indices)
     return source
-
-
-def _add(files: dict[str, PatchFile], name: str, file: PatchFile) -> None:
-    known = files.get(name)
-    files[name] = file if known is None else PatchFile(known.archive, known.offset, DUPLICATE)
 
 
 def _read_index(path: Path, indices: list[tuple[Path, TarMember]]) -> bytes:

@@ -100,6 +100,7 @@ def test_a_truncated_tar_loses_only_what_lies_behind_and_is_named(tmp_path: Path
     second.write_bytes(whole[: len(whole) // 2])
     record = import_s2_100k(tmp_path / "ws", source, SIZE_PX)
     assert record.reasons == {"missing_file": 2}
+    assert "shard-001.tar ends inside" in record.source
     places = open_patch_dataset(tmp_path / "ws").places
     assert places.loc[~places["valid"], "place_id"].tolist() == [4, 5]
     assert "ends inside" in scan_tar(second).damage
@@ -184,3 +185,67 @@ def test_names_of_gnu_and_pax_tars_are_read(tmp_path: Path) -> None:
         with tarfile.open(path) as archive:
             expected = [each.offset_data for each in archive.getmembers()]
         assert [each.offset for each in scan_tar(path).members] == expected
+
+
+def test_a_name_that_is_there_twice_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    source = write_sharded(tmp_path / "source", [1, 2, 3], 3)
+    write_tar(source / "data" / "shard-003.tar", members([2]))
+    with (source / "index.csv").open("a") as index:
+        index.write("1,2,u,patch_3.tif\n")
+    record = import_s2_100k(tmp_path / "ws", source, SIZE_PX)
+    assert record.reasons == {"duplicate_file": 1, "duplicate_row": 1}
+    places = open_patch_dataset(tmp_path / "ws").places
+    assert places["reason"].tolist() == ["", "duplicate_file", "", "duplicate_row"]
+
+
+def test_tars_that_were_unpacked_beside_themselves_are_no_duplicates(tmp_path: Path) -> None:
+    source = write_loose(tmp_path / "source", [1, 2, 3])
+    (source / "images" / "patch_2.tif").unlink()
+    write_tar(source / "data" / "shard-000.tar", members([1, 2]))
+    write_tar(source / "satclip.tar", members([1, 2, 3]))
+    assert_imported(tmp_path / "ws", source, [1, 2, 3])
+
+
+def test_small_and_misshapen_members_are_rows_with_their_reasons(tmp_path: Path) -> None:
+    (tmp_path / "index.csv").write_text(index_text(range(1, 8)))
+    wrong = patch_bytes(3, 64)
+    vrt = b"<VRTDataset rasterXSize='48' rasterYSize='48'></VRTDataset>".ljust(20_000)
+    entries = [("patch_1.tif", b"II*\0" * 100), ("patch_2.tif", vrt), ("patch_3.tif", wrong), *members([4, 5, 6, 7])]
+    archive = write_tar(tmp_path / "satclip.tar", entries)
+    record = import_s2_100k(tmp_path / "ws", archive, SIZE_PX)
+    assert record.reasons == {"too_small": 1, "unreadable": 1, "wrong_shape": 1}
+    assert not open_patch_dataset(tmp_path / "ws").read_dn(2).any()
+
+
+def test_an_import_that_was_broken_off_goes_on_at_its_next_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.patches.store import PatchStore
+
+    source = write_sharded(tmp_path / "source", range(600), 4)
+    write, written = PatchStore.write_shard, []
+
+    def once(store: PatchStore, shard: int, *rest: object) -> None:
+        if written == [0]:
+            raise KeyboardInterrupt
+        written.append(shard)
+        write(store, shard, *rest)
+
+    monkeypatch.setattr(PatchStore, "write_shard", once)
+    with pytest.raises(KeyboardInterrupt):
+        import_s2_100k(tmp_path / "ws", source, SIZE_PX)
+    written.append(-1)
+    assert import_s2_100k(tmp_path / "ws", source, SIZE_PX).num_valid == 600
+    assert written == [0, -1, 1, 2]
+    np.testing.assert_array_equal(open_patch_dataset(tmp_path / "ws").read_dn(599), pixels(599))
+
+
+def test_a_compressed_tar_in_another_order_than_the_index_is_told_and_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    numbers = list(range(300))
+    (tmp_path / "index.csv").write_text(index_text(numbers))
+    archive = write_tar(tmp_path / "satclip.tar.gz", members(numbers[::-1]), "w:gz")
+    assert import_s2_100k(tmp_path / "ws", archive, SIZE_PX).num_valid == 300
+    assert "is read once per shard" in caplog.text
+    np.testing.assert_array_equal(open_patch_dataset(tmp_path / "ws").read_dn(299), pixels(299))
