@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from pipelines.patches.s2_100k_index import (
 )
 from pipelines.patches.s2_100k_source import DUPLICATE, MISSING, PatchSource, needs_rewinds, open_source
 from pipelines.patches.shards import PATCH_COLUMNS, PatchRow
-from pipelines.patches.store import StoreSchema, dataset_folder, open_store, patch_sha256
+from pipelines.patches.store import PatchStore, StoreSchema, dataset_folder, open_store, patch_sha256
 from pipelines.progress import Progress
 from pipelines.provenance import content_hash, package_versions
 from pipelines.sampling.tables import write_table
@@ -37,12 +37,19 @@ logger = logging.getLogger(__name__)
 
 OFFSET_UNKNOWN = "unknown"
 PATCH_SIZE_PX = 256
+InferOffset = Callable[[NDArray[np.uint16]], tuple[int, str]]
+"""Offset and its source by a patch's pixels, shape (12, size, size)."""
 INDEX_TABLE = "source_index.parquet"
 """What the index held beside fn, lon, lat and the columns of a place; one row per place."""
 
 
 def import_s2_100k(
-    root: Path, source: Path, patch_size_px: int = PATCH_SIZE_PX, *, num_workers: int | None = None
+    root: Path,
+    source: Path,
+    patch_size_px: int = PATCH_SIZE_PX,
+    *,
+    num_workers: int | None = None,
+    infer_offset: InferOffset | None = None,
 ) -> DatasetRecord:
     """Imports the layout of S2-100K and publishes it as the latest dataset, without unpacking anything to disk.
 
@@ -62,21 +69,30 @@ def import_s2_100k(
         source: See `open_source`; index.csv has the columns fn, lon, lat in any order.
         patch_size_px: Side that every patch must have.
         num_workers: Patches decoded at once; None takes the number of cores. Memory is that of one shard (403 MB).
+        infer_offset: Decides ``boa_add_offset`` where the index says nothing of it; another version than without.
 
     Raises:
         DatasetError: no index, an index without the columns, coordinates out of range, or a file that is no tar.
     """
     opened = open_source(source)
     index = read_index(opened.index, source / "index.csv")
-    plan = _plan_import(opened, index, patch_size_px)
+    plan = _plan_import(opened, index, patch_size_px, infer_offset)
     version = f"s2-100k-{plan.plan_id}"
     folder = dataset_folder(root, version)
     schema = StoreSchema(plan_id=plan.plan_id, num_places=len(index), patch_size_px=patch_size_px)
     store = open_store(folder, schema)
     if needs_rewinds(opened, list(plan.readable(range(len(index))))):
         logger.warning("%s: patches are not in the index's order; a compressed tar is read once per shard", source)
-    progress = Progress(logger, "importing patches", total=len(index), unit="patches")
-    dn = np.zeros((schema.shard_size, len(BANDS), patch_size_px, patch_size_px), dtype=np.uint16)
+    _fill(store, opened, plan, num_workers or os.cpu_count() or 1)
+    write_table(folder / INDEX_TABLE, kept_columns(index), {"plan_id": plan.plan_id, "damage": list(opened.damage)})
+    return publish_dataset(root, version, source="; ".join(["S2-100K layout", *opened.damage]))
+
+
+def _fill(store: PatchStore, source: PatchSource, plan: "_ImportPlan", num_workers: int) -> None:
+    """Writes every shard that is not done; the pixels of one are in memory."""
+    schema, size = store.schema, store.schema.patch_size_px
+    progress = Progress(logger, "importing patches", total=schema.num_places, unit="patches")
+    dn = np.zeros((schema.shard_size, len(BANDS), size, size), dtype=np.uint16)
     for shard in range(schema.num_shards):
         rows = schema.rows(shard)
         if store.is_done(shard):
@@ -84,10 +100,8 @@ def import_s2_100k(
             continue
         pixels = dn[: len(rows)]
         pixels[:] = 0
-        table = _import_shard(opened, plan, rows, pixels, progress, num_workers or os.cpu_count() or 1)
+        table = _import_shard(source, plan, rows, pixels, progress, num_workers)
         store.write_shard(shard, pixels, table, {"layout": "S2-100K", "packages": package_versions()})
-    write_table(folder / INDEX_TABLE, kept_columns(index), {"plan_id": plan.plan_id, "damage": list(opened.damage)})
-    return publish_dataset(root, version, source="; ".join(["S2-100K layout", *opened.damage]))
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,7 @@ class _ImportPlan:
         reasons: Why there is nothing to read; empty where there is.
         restored: Columns of a place that the index gives.
         sha256: The hash that the index gives for each row; empty where it gives none.
+        infer_offset: See `import_s2_100k`.
     """
 
     plan_id: str
@@ -111,6 +126,7 @@ class _ImportPlan:
     reasons: list[str]
     restored: dict[str, list[Any]]
     sha256: list[str]
+    infer_offset: InferOffset | None
 
     def row(self, number: int) -> PatchRow:
         """The row as it is where no pixel could be read."""
@@ -135,7 +151,9 @@ class _ImportPlan:
         return {self.names[number]: number for number in rows if not self.reasons[number]}
 
 
-def _plan_import(source: PatchSource, index: pd.DataFrame, patch_size_px: int) -> _ImportPlan:
+def _plan_import(
+    source: PatchSource, index: pd.DataFrame, patch_size_px: int, infer_offset: InferOffset | None
+) -> _ImportPlan:
     names = [str(name) for name in index["fn"]]
     lon_deg, lat_deg = index["lon"].tolist(), index["lat"].tolist()
     sizes = [source.size_bytes(name) for name in names]
@@ -147,12 +165,15 @@ def _plan_import(source: PatchSource, index: pd.DataFrame, patch_size_px: int) -
         identity[HASH_COLUMN] = hashes
     if patch_size_px != PATCH_SIZE_PX:
         identity["patch_size_px"] = patch_size_px
+    if infer_offset is not None:
+        identity["offset"] = "inferred"
     seen: set[str] = set()
     reasons = []
     for name, size in zip(names, sizes, strict=True):
         reasons.append(_reason(name, size, seen))
         seen.add(name)
-    return _ImportPlan(content_hash(identity)[:12], names, lon_deg, lat_deg, reasons, restored, hashes)
+    plan_id = content_hash(identity)[:12]
+    return _ImportPlan(plan_id, names, lon_deg, lat_deg, reasons, restored, hashes, infer_offset)
 
 
 def _reason(name: str, size: int, seen: set[str]) -> str:
@@ -184,7 +205,7 @@ def _import_shard(
         def submit() -> Iterator[Future[PatchRow]]:
             for name, data in source.read(list(numbers)):
                 number = numbers[name]
-                yield pool.submit(_decode, built[number], plan.sha256[number], data, dn[number - rows.start])
+                yield pool.submit(_decode, plan, built[number], data, dn[number - rows.start])
 
         for row in _in_flight(submit(), 2 * num_workers):
             built[row.place_id] = row
@@ -202,7 +223,8 @@ def _in_flight(futures: Iterator[Future[PatchRow]], limit: int) -> Iterator[Patc
         yield waiting.popleft().result()
 
 
-def _decode(row: PatchRow, sha256: str, data: bytes, out: NDArray[np.uint16]) -> PatchRow:
+def _decode(plan: _ImportPlan, row: PatchRow, data: bytes, out: NDArray[np.uint16]) -> PatchRow:
+    sha256 = plan.sha256[row.place_id]
     try:
         grid = decode_patch(data, out)
         if sha256 and patch_sha256(out) != sha256:
@@ -211,4 +233,7 @@ def _decode(row: PatchRow, sha256: str, data: bytes, out: NDArray[np.uint16]) ->
         out[:] = 0
         logger.warning("place %d: %s; left out", row.place_id, error)
         return replace(row, reason=error.reason)
+    if plan.infer_offset is not None and row.offset_source == OFFSET_UNKNOWN:
+        offset, told_by = plan.infer_offset(out)
+        row = replace(row, boa_add_offset=offset, offset_source=told_by)
     return replace(row, valid=True, nodata_fraction=float((out == NODATA_DN).any(axis=0).mean()), **asdict(grid))

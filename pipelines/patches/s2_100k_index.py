@@ -2,6 +2,8 @@
 
 import io
 import re
+import warnings
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -20,6 +22,8 @@ RESTORED_NUMBERS: Final = (
 RESTORED: Final = RESTORED_TEXT + RESTORED_NUMBERS
 """Columns of a place that an export writes and an import takes back; addresses are never taken."""
 HASH_COLUMN: Final = "sha256"
+_OWN: Final = ("place_id", "lon_deg", "lat_deg", "geometry", "valid", "reason", "rejections", "href_base", "hrefs")
+"""Names that only the store may fill."""
 _INTEGERS: Final = ("row_px", "col_px", "boa_add_offset", "relative_orbit")
 _OFFSETS: Final = (0, -1000)
 _ADDRESS: Final = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)(?:[^/@\s]*@)?(?P<rest>[^?#\s]*)\S*")
@@ -36,8 +40,12 @@ def read_index(content: bytes, path: Path) -> pd.DataFrame:
         DatasetError: not a CSV file, no row, a column missing or twice, or a coordinate out of range.
     """
     try:
-        index = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (ValueError, pd.errors.ParserError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header would be cut
+            index = pd.read_csv(
+                io.BytesIO(content), dtype=str, keep_default_na=False, skipinitialspace=True, index_col=False
+            )
+    except (ValueError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise DatasetError(f"{path}: cannot be read as CSV ({error}); correct the file") from error
     index.columns = [str(name).strip() for name in index.columns]
     missing = [name for name in INDEX_COLUMNS if name not in index]
@@ -52,8 +60,8 @@ def read_index(content: bytes, path: Path) -> pd.DataFrame:
     if wrong.any():
         row = index[wrong].iloc[0]
         raise DatasetError(
-            f"{path}: {row['fn']} lies at lon {row['lon']}, lat {row['lat']}, expected lon in [-180, 180] and lat in "
-            "[-90, 90]; correct the row or remove it"
+            f"{path}: {row['fn']} lies at lon {row['lon'] or '?'}, lat {row['lat'] or '?'}, expected lon in "
+            "[-180, 180] and lat in [-90, 90]; correct the row or remove it"
         )
     index["lon"], index["lat"] = lonlat_deg
     return index
@@ -75,28 +83,30 @@ def restored_columns(index: pd.DataFrame) -> dict[str, list[Any]]:
     """The columns of `RESTORED` that an index has, typed as in `PatchRow`; empty fields take its defaults.
 
     Raises:
-        DatasetError: a number that is none, or an offset other than 0 and -1000.
+        DatasetError: a number or time that is none, or an offset other than 0 and -1000.
     """
     empty = PatchRow(-1, float("nan"), float("nan"), float("nan"), float("nan"), valid=False)
     found: dict[str, list[Any]] = {}
     for name in RESTORED:
-        if name not in index:
-            continue
-        default = getattr(empty, name)
-        found[name] = [_restore(name, text, default) for text in index[name]]
+        if name in index:
+            restore = strip_secrets if name in RESTORED_TEXT else partial(_restore_number, name)
+            found[name] = [restore(text) if text else getattr(empty, name) for text in index[name]]
+    if "datetime" in index:
+        times = index["datetime"][index["datetime"] != ""]
+        wrong = times[pd.to_datetime(times, utc=True, format="ISO8601", errors="coerce").isna()]
+        if len(wrong):
+            raise DatasetError(f"index.csv: datetime is {wrong.iloc[0]!r}, expected ISO 8601; correct the column")
     return found
 
 
-def _restore(name: str, text: str, default: object) -> object:
-    if text == "" or name in RESTORED_TEXT:
-        return strip_secrets(text) if text else default
-    try:
-        value = int(text) if name in _INTEGERS else float(text)
-    except ValueError as error:
-        raise DatasetError(f"index.csv: {name} is {text!r}, expected a number; correct or remove the column") from error
+def _restore_number(name: str, text: str) -> float | int:
+    value = _number(text)
+    if np.isinf(value) or (name in _INTEGERS and not value.is_integer()) or (value != value and text.lower() != "nan"):
+        kind = "an integer" if name in _INTEGERS else "a number"
+        raise DatasetError(f"index.csv: {name} is {text!r}, expected {kind}; correct or remove the column")
     if name == "boa_add_offset" and value not in _OFFSETS:
         raise DatasetError(f"index.csv: boa_add_offset is {text}, expected one of {_OFFSETS}; correct the column")
-    return value
+    return int(value) if name in _INTEGERS else value
 
 
 def kept_columns(index: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +116,7 @@ def kept_columns(index: pd.DataFrame) -> pd.DataFrame:
     """
     kept = pd.DataFrame({"place_id": range(len(index)), "lon_deg": index["lon"], "lat_deg": index["lat"]})
     for name in index.columns:
-        if name in (*INDEX_COLUMNS, *RESTORED, HASH_COLUMN, "place_id", "lon_deg", "lat_deg", "geometry"):
+        if name in (*INDEX_COLUMNS, *RESTORED, *_OWN, HASH_COLUMN):
             continue
         kept[name] = [strip_secrets(text) for text in index[name]]
     return kept.assign(fn=[strip_secrets(text) for text in index["fn"]])

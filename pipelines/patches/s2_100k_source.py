@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pipelines.errors import DatasetError
+from pipelines.patches.s2_100k_image import MAX_FILE_BYTES
 from pipelines.patches.s2_100k_tar import DECODE_ERRORS, TarMember, TarStream, is_compressed, is_tar, scan_tar
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class PatchSource:
     def read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Yields the bytes of patches that are there, in the order in which they lie in their tars.
 
-        A file that ends early or vanished yields what could be read of it.
+        A file that ends early or vanished yields what could be read of it, a larger one `MAX_FILE_BYTES` and one more.
         """
         found = [(self.files[name], name) for name in names]
         found.sort(key=lambda each: (str(each[0].archive), each[0].offset or 0))
@@ -74,7 +75,7 @@ class PatchSource:
                     continue
                 if file.archive not in streams:
                     streams[file.archive] = self._stream(file.archive, stack)
-                yield name, _read_member(streams[file.archive], file)
+                yield name, _read_member(streams[file.archive], file, MAX_FILE_BYTES + 1)
 
     def _stream(self, archive: Path, stack: ExitStack) -> TarStream:
         stream = TarStream(archive)
@@ -102,7 +103,7 @@ def open_source(path: Path) -> PatchSource:
             )
         loose = {each.name: PatchFile(each, None, each.stat().st_size) for each in _loose_files(path / IMAGES)}
         tars = [sorted(each for each in _files(path / name) if is_tar(each)) for name in TAR_FOLDERS]
-        return _gather(path, index.read_bytes(), loose, tars)
+        return _gather(path, _read_file(index, MAX_INDEX_BYTES), loose, tars)
     if not path.is_file():
         raise DatasetError(f"{path}: no such file or folder, expected a folder or a tar in the layout of S2-100K")
     if not is_tar(path):
@@ -155,27 +156,32 @@ def _read_index(path: Path, indices: list[tuple[Path, TarMember]]) -> bytes:
             raise DatasetError(f"{path}: index.csv of {member.size_bytes} bytes, expected {MAX_INDEX_BYTES} at most")
         stream = TarStream(archive)
         try:
-            return _read_member(stream, PatchFile(archive, member.offset, member.size_bytes))
+            return _read_member(stream, PatchFile(archive, member.offset, member.size_bytes), MAX_INDEX_BYTES)
         finally:
             stream.close()
     beside = path.parent / INDEX_NAME
     if not beside.is_file():
         raise DatasetError(f"{path}: no index.csv in it or beside it, expected one; put the index beside the tar")
-    return beside.read_bytes()
+    return _read_file(beside, MAX_INDEX_BYTES)
+
+
+def _read_file(path: Path, limit_bytes: int) -> bytes:
+    with path.open("rb") as handle:
+        return handle.read(limit_bytes)
 
 
 def _read_loose(file: PatchFile) -> bytes:
     try:
-        return file.archive.read_bytes()
+        return _read_file(file.archive, MAX_FILE_BYTES + 1)
     except OSError as error:
         logger.warning("%s: cannot be read (%s)", file.archive, error)
         return b""
 
 
-def _read_member(stream: TarStream, file: PatchFile) -> bytes:
+def _read_member(stream: TarStream, file: PatchFile, limit_bytes: int) -> bytes:
     assert file.offset is not None
     try:
-        return stream.read(file.size_bytes) if stream.seek(file.offset) else b""
+        return stream.read(min(file.size_bytes, limit_bytes)) if stream.seek(file.offset) else b""
     except DECODE_ERRORS as error:
         logger.warning("%s: cannot be read at byte %d (%s)", file.archive, file.offset, error)
         return b""

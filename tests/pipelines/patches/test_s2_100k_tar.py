@@ -9,6 +9,8 @@ import pytest
 from pipelines.errors import DatasetError
 from pipelines.patches.dataset import open_patch_dataset
 from pipelines.patches.s2_100k import import_s2_100k
+from pipelines.patches.s2_100k_image import MAX_FILE_BYTES
+from pipelines.patches.s2_100k_source import open_source
 from pipelines.patches.s2_100k_tar import MAX_EXTENDED_HEADER_BYTES, scan_tar
 from tests.pipelines.patches.s2_100k_layout import (
     SIZE_PX,
@@ -160,6 +162,19 @@ def test_a_large_member_is_a_row_with_its_reason(tmp_path: Path) -> None:
     assert import_s2_100k(tmp_path / "ws", archive, SIZE_PX).reasons == {"too_large": 1}
 
 
+def test_a_member_is_never_read_beyond_the_size_of_a_patch(tmp_path: Path) -> None:
+    huge = tarfile.TarInfo("patch_1.tif")
+    huge.size = 64 << 30
+    path = tmp_path / "satclip.tar"
+    with path.open("wb") as handle:
+        handle.write(huge.tobuf())
+        handle.truncate(512 + huge.size + 1024)  # sparse: nothing of it on disk
+    (tmp_path / "index.csv").write_text(index_text([1]))
+    source = open_source(path)
+    assert source.size_bytes("patch_1.tif") == huge.size
+    assert [len(data) for _, data in source.read(["patch_1.tif"])] == [MAX_FILE_BYTES + 1]
+
+
 def test_a_file_that_is_no_tar_is_told(tmp_path: Path) -> None:
     (tmp_path / "index.csv").write_text(index_text([1]))
     for name, match in (("a.tar", "no valid header"), ("a.tar.gz", "cannot be decompressed"), ("a.zip", "not a tar")):
@@ -249,3 +264,15 @@ def test_a_compressed_tar_in_another_order_than_the_index_is_told_and_read(
     assert import_s2_100k(tmp_path / "ws", archive, SIZE_PX).num_valid == 300
     assert "is read once per shard" in caplog.text
     np.testing.assert_array_equal(open_patch_dataset(tmp_path / "ws").read_dn(299), pixels(299))
+
+
+def test_an_offset_can_be_inferred_from_pixels_which_is_another_version(tmp_path: Path) -> None:
+    source = write_loose(tmp_path / "source", [1, 2])
+    plain = import_s2_100k(tmp_path / "ws", source, SIZE_PX)
+    assert open_patch_dataset(tmp_path / "ws").places["offset_source"].tolist() == ["unknown", "unknown"]
+    first = int(pixels(1)[0, 0, 0])
+    inferred = import_s2_100k(
+        tmp_path / "ws", source, SIZE_PX, infer_offset=lambda dn: (-1000 * int(dn[0, 0, 0] == first), "inferred")
+    )
+    assert inferred.version != plain.version
+    assert open_patch_dataset(tmp_path / "ws").places["boa_add_offset"].tolist() == [-1000, 0]
