@@ -1,6 +1,7 @@
 """The commands ``satclip dataset ...``."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -82,10 +83,23 @@ def _add_replay(dataset: "Commands") -> None:
 
 
 def _add_exchange(dataset: "Commands") -> None:
-    importing = dataset.add_parser("import", help="import a folder of the S2-100K layout (index.csv, images/*.tif)")
-    importing.add_argument("source", type=Path)
+    importing = dataset.add_parser("import", help="import the S2-100K layout: a folder of files or tars, or one tar")
+    importing.add_argument("source", type=Path, help="folder with index.csv and images/*.tif or data/*.tar; or a tar")
     add_root(importing)
     importing.set_defaults(run=_dataset_import)
+    exporting = dataset.add_parser("export", help="write a dataset in the S2-100K layout")
+    exporting.add_argument("target", type=Path, help="new or empty folder")
+    exporting.add_argument("--version", default="latest", help="name of its folder under datasets/")
+    exporting.add_argument("--tar-shards", type=int, default=0, help="write this many data/shard-NNN.tar, not files")
+    add_root(exporting)
+    exporting.set_defaults(run=_dataset_export)
+    downloading = dataset.add_parser("download", help="fetch the published S2-100K from the Hugging Face Hub")
+    downloading.add_argument("target", type=Path, help="folder; a download that broke off goes on")
+    downloading.add_argument("--repo", default=None, help="dataset on the Hub; default torchgeo/s2-100k")
+    downloading.add_argument("--revision", default=None, help="commit, tag or branch; default the pinned commit")
+    downloading.add_argument("--shards", default=None, help="take only these data/shard-N.tar, as in 0-3,7")
+    downloading.add_argument("--yes", action="store_true", help="fetch what was told")
+    downloading.set_defaults(run=_dataset_download)
 
 
 def _dataset_versions(options: argparse.Namespace) -> int:
@@ -165,6 +179,35 @@ def _dataset_import(options: argparse.Namespace) -> int:
 
     root = workspace_root(options.root)
     return _tell_dataset(root, import_s2_100k(root, options.source))
+
+
+def _dataset_export(options: argparse.Namespace) -> int:
+    from pipelines.patches.s2_100k_export import export_s2_100k
+
+    root = workspace_root(options.root)
+    report = export_s2_100k(root, options.target, options.version, num_tars=options.tar_shards)
+    print(f"dataset   {report.version}")
+    print(f"folder    {report.folder}")
+    print(f"patches   {report.num_patches}, {report.num_bytes / 1e6:.1f} MB; places without: {report.num_left_out}")
+    return 0
+
+
+def _dataset_download(options: argparse.Namespace) -> int:
+    from pipelines.patches.s2_100k_download import download_s2_100k
+    from pipelines.patches.s2_100k_hub import REPO, REVISION, plan_download
+
+    plan = plan_download(options.repo or REPO, options.revision or REVISION, shards=options.shards)
+    print(f"dataset   {plan.repo}, commit {plan.revision}")
+    print(f"host      {plan.host}, and the storage it names")
+    print(f"licence   {plan.license}")
+    print(f"files     {len(plan.files)}, {plan.num_bytes / 1e9:.3f} GB: {plan.files[0].path} to {plan.files[-1].path}")
+    if not options.yes:
+        print("satclip: nothing fetched; add --yes to fetch these files", file=sys.stderr)
+        return 1
+    report = download_s2_100k(plan, options.target)
+    print(f"folder    {report.folder}")
+    print(f"checked   {report.num_files} files; fetched now {report.num_fetched}, {report.num_bytes / 1e9:.3f} GB")
+    return 0
 
 
 def _tell_dataset(root: Path, record: "DatasetRecord") -> int:
