@@ -36,7 +36,7 @@ def test_the_store_is_read_by_xarray_and_zarr_alone(tmp_path: Path, shared_data:
     dataset = open_patch_dataset(tmp_path)
     path = dataset.path / "patches.zarr"
     opened = xarray.open_zarr(path)
-    assert opened["image"].dims == ("place", "band", "y", "x")
+    assert opened["image"].dims == ("row", "band", "y", "x")
     assert opened["image"].dtype == np.uint16
     np.testing.assert_array_equal(opened["image"][7].to_numpy(), dataset.read_dn(7))
     np.testing.assert_array_equal(opened["lon_deg"].to_numpy(), dataset.places["lon_deg"])
