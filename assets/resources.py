@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
@@ -65,14 +65,16 @@ class DaskResource(dg.ConfigurableResource):
 
     scheduler_address: str = Field(default="", description="Such as tcp://scheduler:8786; empty: this machine.")
 
-    def map(self, function: Callable[[Any], Any], tasks: list[Any]) -> list[Any]:
+    def map[Task, Result](self, function: Callable[[Task], Result], tasks: list[Task]) -> list[Result]:
         """Applies a function to every task, in order of the tasks.
 
         On a cluster the workers need the same package and the workspace under the same path.
+
+        Raises:
+            ClusterError: see `map_on_cluster`; whatever the function raises comes through as it is.
         """
         if not self.scheduler_address:
             return [function(task) for task in tasks]
-        from distributed import Client
+        from pipelines.cluster import map_on_cluster
 
-        with Client(self.scheduler_address) as client:  # type: ignore[no-untyped-call]
-            return list(client.gather(client.map(function, tasks, pure=False)))
+        return map_on_cluster(self.scheduler_address, function, tasks)
