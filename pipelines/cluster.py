@@ -17,15 +17,15 @@ POLL_S = 1.0
 IN_FLIGHT_PER_THREAD = 2
 
 
-def map_on_cluster[Task, Result](
+def stream_on_cluster[Task, Result](
     scheduler_address: str,
     function: Callable[[Task], Result],
     tasks: Sequence[Task],
     *,
     connect_timeout_s: float = CONNECT_TIMEOUT_S,
     workers_timeout_s: float = WORKERS_TIMEOUT_S,
-) -> list[Result]:
-    """Applies a function to every task on the workers of a cluster.
+) -> Iterator[tuple[int, Result]]:
+    """Applies a function to every task on the workers of a cluster and yields results as they come.
 
     At most two tasks per worker thread are in flight. A task whose worker dies runs again elsewhere, as often as the
     scheduler allows (``distributed.scheduler.allowed-failures``). The first task that fails cancels those that have not
@@ -38,31 +38,40 @@ def map_on_cluster[Task, Result](
         connect_timeout_s: How long the scheduler may take to answer.
         workers_timeout_s: How long the cluster may be without any worker.
 
-    Returns:
-        Results in the order of the tasks.
+    Yields:
+        Number of the task, counted from 0, and its result.
 
     Raises:
         ClusterError: no scheduler answers, it is lost, there is no worker, or one task killed several.
     """
     if not tasks:
-        return []
+        return
     with _connected(scheduler_address, connect_timeout_s) as client:
         run = _Run(client, scheduler_address, workers_timeout_s)
-        limit = run.wait_for_workers() * IN_FLIGHT_PER_THREAD
         progress = Progress(logger, f"cluster {scheduler_address}", total=len(tasks), unit="tasks")
-        results: dict[int, Result] = {}
         waiting = iter(range(len(tasks)))
         numbers: dict[Any, int] = {}
+        num_done = 0
         try:
-            while len(results) < len(tasks):
+            while num_done < len(tasks):
+                limit = run.wait_for_workers() * IN_FLIGHT_PER_THREAD
                 while len(numbers) < limit and (number := next(waiting, None)) is not None:
                     numbers[client.submit(function, tasks[number], pure=False)] = number
                 for future in run.wait_for_any(list(numbers)):
-                    results[numbers.pop(future)] = run.result(future)
+                    result = run.result(future)
+                    num_done += 1
                     progress.advance()
+                    yield numbers.pop(future), result
         finally:
             run.cancel(list(numbers))
-        return [results[number] for number in range(len(tasks))]
+
+
+def map_on_cluster[Task, Result](
+    scheduler_address: str, function: Callable[[Task], Result], tasks: Sequence[Task], **timeouts: float
+) -> list[Result]:
+    """All results of `stream_on_cluster`, in the order of the tasks; same arguments, same errors."""
+    results = dict(stream_on_cluster(scheduler_address, function, tasks, **timeouts))
+    return [results[number] for number in range(len(tasks))]
 
 
 @contextmanager
@@ -98,19 +107,19 @@ class _Run:
 
     def wait_for_any(self, futures: list[Any]) -> list[Any]:
         """The futures that are over, at least one."""
-        from distributed import wait
+        from distributed import CancelledError, wait
 
         while True:
             try:
                 return list(wait(futures, timeout=POLL_S, return_when="FIRST_COMPLETED").done)  # type: ignore[no-untyped-call]
             except TimeoutError:
                 self._num_threads()
+            except CancelledError as error:
+                raise self._lost(" ".join(str(error).split())[:200]) from error
 
     def result(self, future: Any) -> Any:  # noqa: ANN401
         """What the task returned; raises what it raised."""
-        from concurrent.futures import CancelledError
-
-        from distributed import KilledWorker
+        from distributed import CancelledError, KilledWorker
 
         try:
             return future.result()
@@ -121,7 +130,7 @@ class _Run:
                 "finished shards are kept"
             ) from error
         except CancelledError as error:
-            raise self._lost("it forgot a task") from error
+            raise self._lost("it gave a task up") from error
 
     def cancel(self, futures: list[Any]) -> None:
         """Takes back what has not begun, where the scheduler still hears it."""
