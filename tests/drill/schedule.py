@@ -2,14 +2,15 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tests.drill.mishaps import PLACES, Mishap
 from tests.loopback import faults
 from tests.loopback.faults import Fault
 
 MAX_ATTEMPTS = 4
-LONG_RUN = 2 * MAX_ATTEMPTS
+LONG_RUN = 3 * MAX_ATTEMPTS
+"""Requests: more than the attempts at a file, so that a build gives up and must be started again."""
 TELLING_STATUS = (408, 429, 500, 502, 503)
 
 
@@ -33,7 +34,6 @@ class Schedule:
     token_lifetime_s: float
     on_dask: bool
     reader: int
-    num_restarts: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         lines = [f"seed {self.seed}: dask {self.on_dask}, reader {self.reader}, tokens live {self.token_lifetime_s} s"]
@@ -46,8 +46,8 @@ class Schedule:
 def draw_schedule(seed: int, file_patterns: Sequence[str]) -> Schedule:
     """The schedule of a seed; ``file_patterns`` are the files that faults may hit."""
     rng = random.Random(seed)
-    scripted = [(rng.choice(file_patterns), _file_fault(rng)) for _ in range(rng.randint(5, 12))]
-    scripted += [("/cog/*", _anywhere(rng, _file_fault(rng))) for _ in range(rng.randint(4, 10))]
+    scripted = [(rng.choice(file_patterns), _file_fault(rng)) for _ in range(rng.randint(8, 16))]
+    scripted += [("/cog/*", _anywhere(rng, _file_fault(rng))) for _ in range(rng.randint(6, 12))]
     scripted += [("/sas/token/*", _token_fault(rng)) for _ in range(rng.randint(0, 2))]
     scripted += [(f"/stac{rng.choice(['', '*', '/search'])}", _stac_fault(rng)) for _ in range(rng.randint(1, 3))]
     rng.shuffle(scripted)
@@ -71,7 +71,7 @@ def draw_schedule(seed: int, file_patterns: Sequence[str]) -> Schedule:
 
 
 def _file_fault(rng: random.Random) -> Fault:
-    times = LONG_RUN if rng.random() < 0.15 else rng.randint(1, 3)
+    times = LONG_RUN if rng.random() < 0.3 else rng.randint(1, 3)
     return rng.choice(
         [
             faults.status(rng.choice(TELLING_STATUS), times),

@@ -2,15 +2,14 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.drill.cluster import open_cluster
 from tests.drill.schedule import draw_schedule
 from tests.drill.trial import readers, run_trial, run_undisturbed
-from tests.drill.world import CLEAR_LAST, CLEAR_SECOND, CLOUDY, DAMAGED_B11, WITHOUT_B05, Outcome, World, open_world
+from tests.drill.world import CLEAR_LAST, CLEAR_SECOND, CLOUDY, DAMAGED_B11, WITHOUT_B05, Outcome, World
 
 if TYPE_CHECKING:
     from distributed import LocalCluster
@@ -18,32 +17,6 @@ if TYPE_CHECKING:
 NUM_SEEDS = int(os.environ.get("SATCLIP_DRILL_SEEDS", "5"))
 
 pytestmark = pytest.mark.network
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with open_world(tmp_path_factory.mktemp("drill")) as world:
-        yield world
-
-
-@pytest.fixture(scope="module")
-def undisturbed(world: World) -> Outcome:
-    return run_undisturbed(world)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> "Iterator[Callable[[], LocalCluster]]":
-    contexts = []
-
-    def get() -> "LocalCluster":
-        if not contexts:
-            context = open_cluster()
-            contexts.append((context, context.__enter__()))
-        return contexts[0][1]
-
-    yield get
-    for context, _ in contexts:
-        context.__exit__(None, None, None)
 
 
 def test_what_can_never_be_read_is_recorded_and_the_next_candidate_taken(undisturbed: Outcome) -> None:
@@ -61,9 +34,15 @@ def test_what_can_never_be_read_is_recorded_and_the_next_candidate_taken(undistu
     assert undisturbed.record["rejections"] == {"missing_file:B05": 3, "nodata": 1, "unclear": 3, "unreadable:B11": 3}
 
 
+def test_a_band_that_is_gone_for_good_gives_the_same_store_on_every_run(world: World, undisturbed: Outcome) -> None:
+    again = run_undisturbed(world, name="again")
+    undisturbed.assert_same(again)
+    assert again.record["rejections"]["missing_file:B05"] == 3
+
+
 @pytest.mark.parametrize("reader", readers())
 def test_every_reader_makes_the_same_dataset(world: World, undisturbed: Outcome, reader: str) -> None:
-    undisturbed.assert_same(run_undisturbed(world, reader))
+    undisturbed.assert_same(run_undisturbed(world, reader, name=f"by_{reader}"))
 
 
 @pytest.mark.parametrize("seed", range(NUM_SEEDS), ids=lambda seed: f"seed{seed}")

@@ -26,17 +26,16 @@ _processes.set_forkserver_preload(["tests.drill.build"])
 
 @dataclass(frozen=True)
 class TrialReport:
-    """How a trial went: exit codes of all starts, the last is 0; requests that met a fault are not told apart."""
+    """How a trial went: exit codes of all starts (the last is 0), requests of every kind."""
 
     exit_codes: tuple[int | None, ...]
     seconds: float
     num_requests: int
 
 
-def run_undisturbed(world: World, reader: str | None = None) -> Outcome:
-    """What every trial must end in."""
+def run_undisturbed(world: World, reader: str | None = None, name: str = "undisturbed") -> Outcome:
+    """What every trial must end in, built in the workspace ``name``."""
     world.reset()
-    name = f"undisturbed_{reader or 'only'}"
     process = start(world.job(name, config=_config(world, reader)))
     process.join(LONGEST_START_S)
     assert process.exitcode == 0, (world.folder / f"{name}.log").read_text()

@@ -109,6 +109,7 @@ class World:
             for band in bands
             if (scene, band) not in ((WITHOUT_B05, "B05"), (DAMAGED_B11, "B11"))
         ]
+        self.file_patterns += [f"*{scene.item_id}*" for scene in SCENES]
 
     def job(self, name: str, **changes: Any) -> Job:
         """A start of the build in the workspace ``name``."""
