@@ -2,10 +2,11 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check dev
+.PHONY: help demo test check dev drill
 
 PYTHON ?= python3
 PORT ?= 3000
+SEEDS ?= 50
 INSTALLED := .venv/.installed
 INSTANCE := .dagster/dagster.yaml
 
@@ -23,6 +24,10 @@ demo: $(INSTALLED) $(INSTANCE) ## Run the whole chain on the embedded sandbox an
 
 test: $(INSTALLED) ## Run all tests
 	@pytest -n 2 --dist loadscope
+
+drill: export SATCLIP_DRILL_SEEDS := $(SEEDS)
+drill: $(INSTALLED) ## Disturb 50 builds and compare them with an undisturbed one (another number: make drill SEEDS=...)
+	@pytest -n 2 --dist load tests/drill
 
 check: export PYTHONWARNINGS := ignore
 check: $(INSTALLED) $(INSTANCE) ## Check format, style, types, import contracts and Dagster's definitions

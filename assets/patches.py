@@ -43,20 +43,28 @@ def patches(
     Candidates are tried in the plan's order, the scene classification first. A finished shard is skipped.
     """
     from assets.metadata import partition_metadata
-    from pipelines.patches.shards import ShardTask, run_shard_task, shards_of_partition, store_schema
+    from pipelines.patches.shards import ShardReport, ShardTask, run_shard_task, shards_of_partition, store_schema
     from pipelines.sampling.manifest import read_sampling_manifest
 
     manifest = read_sampling_manifest(workspace.path / "sampling")
     own_shards = store_schema(workspace.path, manifest).own_shards
-    done: dict[str, dict[str, dg.MetadataValue]] = {}
+    shards = {
+        key: [own_shards[number] for number in shards_of_partition(int(key), NUM_PARTITIONS, len(own_shards))]
+        for key in context.partition_keys
+    }
+    tasks = [
+        ShardTask(workspace.path, manifest.folder, shard, catalog.url, catalog.signing, config)
+        for each in shards.values()
+        for shard in each
+    ]
+    reports: dict[int, ShardReport] = {}
+    done = {key: partition_metadata([]) for key, each in shards.items() if not each}
     try:
-        for key in context.partition_keys:
-            chosen = shards_of_partition(int(key), NUM_PARTITIONS, len(own_shards))
-            tasks = [
-                ShardTask(workspace.path, manifest.folder, own_shards[number], catalog.url, catalog.signing, config)
-                for number in chosen
-            ]
-            done[key] = partition_metadata(dask.map(run_shard_task, tasks))
+        for _, report in dask.stream(run_shard_task, tasks):
+            reports[report.shard] = report
+            for key, each in shards.items():
+                if report.shard in each and reports.keys() >= set(each):
+                    done[key] = partition_metadata([reports[shard] for shard in each])
     except BaseException:
         for key, facts in done.items():
             context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=facts))

@@ -1,9 +1,9 @@
 """Where things are: workspace, catalog, tables, cluster."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
@@ -64,15 +64,27 @@ class DaskResource(dg.ConfigurableResource):
     """A Dask cluster for the shards of a partition; without one they are built here, one after another."""
 
     scheduler_address: str = Field(default="", description="Such as tcp://scheduler:8786; empty: this machine.")
+    connect_timeout_s: float = Field(default=30.0, description="How long the scheduler may take to answer.")
 
-    def map(self, function: Callable[[Any], Any], tasks: list[Any]) -> list[Any]:
-        """Applies a function to every task, in order of the tasks.
+    def stream[Task, Result](
+        self, function: Callable[[Task], Result], tasks: list[Task]
+    ) -> Iterator[tuple[int, Result]]:
+        """Applies a function to every task and yields the task's number and result, as they come.
 
         On a cluster the workers need the same package and the workspace under the same path.
-        """
-        if not self.scheduler_address:
-            return [function(task) for task in tasks]
-        from distributed import Client
 
-        with Client(self.scheduler_address) as client:  # type: ignore[no-untyped-call]
-            return list(client.gather(client.map(function, tasks, pure=False)))
+        Raises:
+            ClusterError: see `stream_on_cluster`; whatever the function raises comes through as it is.
+        """
+        if self.scheduler_address:
+            from pipelines.cluster import stream_on_cluster
+
+            timeout_s = self.connect_timeout_s
+            yield from stream_on_cluster(self.scheduler_address, function, tasks, connect_timeout_s=timeout_s)
+        else:
+            yield from ((number, function(task)) for number, task in enumerate(tasks))
+
+    def map[Task, Result](self, function: Callable[[Task], Result], tasks: list[Task]) -> list[Result]:
+        """All results of `stream`, in order of the tasks."""
+        results = dict(self.stream(function, tasks))
+        return [results[number] for number in range(len(tasks))]

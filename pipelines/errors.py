@@ -8,6 +8,7 @@ SatclipError
 ├── StoreError           a patch store that does not fit its plan or its schema
 ├── DatasetError         a dataset that is missing, incomplete or did not pass its checks
 ├── ArtefactError        an artefact whose recorded parents are not the ones at hand
+├── ClusterError         the Dask cluster: unreachable, lost, or without workers
 └── TableError           a table of points: missing column, coordinate out of range
 """
 
@@ -39,6 +40,9 @@ class SceneContentError(SatclipError):
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type["SceneContentError"], tuple[str, str]]:
+        return type(self), (self.reason, str(self))
+
 
 class StoreError(SatclipError):
     """A patch store that does not fit its plan or its schema."""
@@ -50,6 +54,10 @@ class DatasetError(SatclipError):
 
 class ArtefactError(SatclipError):
     """An artefact whose recorded parents are not the ones at hand."""
+
+
+class ClusterError(SatclipError):
+    """The Dask cluster is unreachable, was lost, has no workers, or they die under a task."""
 
 
 class TableError(SatclipError):

@@ -22,6 +22,7 @@ from pipelines.patches.quality import (
     window_quality,
 )
 from pipelines.patches.read import Grid, PatchWindow, WindowReader
+from pipelines.patches.shard_lock import exclusive_shard
 from pipelines.patches.store import PatchStore, StoreSchema, dataset_folder, open_store, read_store
 from pipelines.progress import Progress
 from pipelines.provenance import content_hash, package_versions
@@ -115,10 +116,17 @@ def build_shard(
     Raises:
         SceneReadError: a file could not be read now. Nothing of the shard is kept, so that the next run makes the same
             choices.
-        StoreError: the shard was finished under other acceptance settings.
+        StoreError: the shard was finished under other acceptance settings, or is being written elsewhere.
     """
-    if store.is_done(shard):
-        return _skip(store, shard, config)
+    with exclusive_shard(store.folder, shard):
+        if store.is_done(shard):
+            return _skip(store, shard, config)
+        return _build_and_write(manifest, store, shard, reader, config)
+
+
+def _build_and_write(
+    manifest: SamplingManifest, store: PatchStore, shard: int, reader: WindowReader, config: PatchConfig
+) -> ShardReport:
     rows = store.schema.rows(shard)
     size = store.schema.patch_size_px
     dn = np.zeros((len(rows), len(BANDS), size, size), dtype=np.uint16)

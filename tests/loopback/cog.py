@@ -178,6 +178,7 @@ class CogServer:
         self.stac_url = f"{self.url}/stac"
         self.sas_url = f"{self.url}{TOKEN_PATH}"
         self.script = self._service.script
+        self.num_answered = self._service.num_answered
         self.heal = self._service.heal
         self.forget_requests = self._service.forget_requests
         self.require_token = self._service.require_token
@@ -224,8 +225,9 @@ def _end_with_parent() -> None:
 
 def _reply_file(exchange: Exchange, content: bytes) -> None:
     headers = {"Accept-Ranges": "bytes", "Content-Type": "image/tiff"}
+    fault = exchange.fault.kind if exchange.fault else None
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", exchange.headers.get("Range") or "")
-    if match is None or match[0] == "bytes=-":
+    if match is None or match[0] == "bytes=-" or fault == "whole":
         exchange.reply(200, content, headers)
         return
     first = int(match[1]) if match[1] else max(0, len(content) - int(match[2]))
@@ -233,4 +235,10 @@ def _reply_file(exchange: Exchange, content: bytes) -> None:
     if first > last:
         exchange.reply(416, b"", headers | {"Content-Range": f"bytes */{len(content)}"})
         return
+    if fault == "short":
+        last = first + (last - first) // 2
+    elif fault == "other_range":
+        length = last - first + 1
+        first = first + length if first + 2 * length <= len(content) else max(0, first - length)
+        last = min(first + length, len(content)) - 1
     exchange.reply(206, content[first : last + 1], headers | {"Content-Range": f"bytes {first}-{last}/{len(content)}"})

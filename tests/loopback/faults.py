@@ -13,15 +13,32 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 @dataclass
 class Fault:
-    """What happens to the next ``times`` requests of a path (None: to all of them) in place of, or to, the answer."""
+    """What happens to the next ``times`` requests of a path (None: to all of them) in place of, or to, the answer.
 
-    kind: Literal["status", "reset", "slow", "truncate"]
+    The first ``skip`` requests of the path pass unharmed.
+    """
+
+    kind: Literal[
+        "status",
+        "reset",
+        "slow",
+        "truncate",
+        "cut",
+        "drop",
+        "dribble",
+        "short",
+        "other_range",
+        "whole",
+        "refuse",
+        "revoke",
+    ]
     times: int | None = 1
     status: int = 503
     retry_after_s: int | None = None
     delay_s: float = 0.0
     keep_bytes: int = 0
     method: str | None = None
+    skip: int = 0
 
 
 def status(code: int, times: int | None = 1, retry_after_s: int | None = None, method: str | None = None) -> Fault:
@@ -42,6 +59,46 @@ def slow(delay_s: float, times: int | None = 1) -> Fault:
 def truncate(keep_bytes: int, times: int | None = None) -> Fault:
     """Serves the first ``keep_bytes`` of a file as if it were no longer; lengths and ranges agree with that."""
     return Fault("truncate", times, keep_bytes=keep_bytes)
+
+
+def cut(times: int | None = 1) -> Fault:
+    """Announces the whole body, sends half of it and closes the connection in good order."""
+    return Fault("cut", times)
+
+
+def drop(times: int | None = 1) -> Fault:
+    """Announces the whole body, sends half of it and resets the connection."""
+    return Fault("drop", times)
+
+
+def dribble(delay_s: float, times: int | None = 1) -> Fault:
+    """Sends the right body in pieces over ``delay_s``."""
+    return Fault("dribble", times, delay_s=delay_s)
+
+
+def short(times: int | None = 1) -> Fault:
+    """Half of the range asked for, in an answer that says so and whose lengths agree; the file's size is right."""
+    return Fault("short", times)
+
+
+def other_range(times: int | None = 1) -> Fault:
+    """Other bytes than asked for, as many; ``Content-Range`` names the bytes that are sent."""
+    return Fault("other_range", times)
+
+
+def whole(times: int | None = 1) -> Fault:
+    """200 with the whole file where a range was asked for."""
+    return Fault("whole", times)
+
+
+def refuse(delay_s: float, times: int | None = 1) -> Fault:
+    """A reset, and for ``delay_s`` every new connection is refused."""
+    return Fault("refuse", times, delay_s=delay_s)
+
+
+def revoke(times: int | None = 1) -> Fault:
+    """Every token issued so far is dead from this request on; for servers that issue tokens."""
+    return Fault("revoke", times)
 
 
 @dataclass(frozen=True)
@@ -66,7 +123,8 @@ class LoopbackServer:
         self._sockets: set[socket.socket] = set()
         self._closing = threading.Event()
         self._http = _Http(self)
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread = self._new_thread()
+        self._refusal: threading.Thread | None = None
 
     @property
     def url(self) -> str:
@@ -97,15 +155,51 @@ class LoopbackServer:
         with self._lock:
             self._requests.clear()
 
+    def num_answered(self) -> int:
+        """How many requests were answered so far."""
+        with self._lock:
+            return len(self._requests)
+
     def answer(self, exchange: "Exchange") -> None:
         """Answers one request; called from many threads."""
         raise NotImplementedError
+
+    def revoke_tokens(self) -> None:
+        """Every token issued so far is dead from now on; nothing where none are issued."""
+
+    def refuse_for(self, delay_s: float) -> None:
+        """Closes the port for a moment; connections that are open go on."""
+        with self._lock:
+            if self._closing.is_set() or (self._refusal is not None and self._refusal.is_alive()):
+                return
+            self._refusal = threading.Thread(target=self._refuse, args=(delay_s,))
+            self._refusal.start()
+
+    def _refuse(self, delay_s: float) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.socket.close()
+        # Bound but not listening: the kernel refuses connections, and no other program gets the port.
+        bound = socket.socket()
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(self._http.server_address)
+        self._closing.wait(delay_s)
+        bound.listen(_Http.request_queue_size)
+        self._http.socket = bound
+        self._thread = self._new_thread()
+        self._thread.start()
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
 
     def take_fault(self, method: str, path: str) -> Fault | None:
         """The fault that is due, counted down."""
         with self._lock:
             for pattern, fault in self._faults:
                 if fnmatchcase(path, pattern) and fault.times != 0 and fault.method in (None, method):
+                    if fault.skip:
+                        fault.skip -= 1
+                        continue
                     if fault.times is not None:
                         fault.times -= 1
                     return fault
@@ -123,6 +217,8 @@ class LoopbackServer:
     def stop(self) -> None:
         """Breaks off all connections and ends all threads."""
         self._closing.set()
+        if self._refusal is not None:
+            self._refusal.join()
         self._http.shutdown()
         with self._lock:
             sockets = list(self._sockets)
@@ -176,21 +272,28 @@ class Exchange(BaseHTTPRequestHandler):
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.token: int | None = None
         self.keep_bytes: int | None = None
-        fault = owner.take_fault(self.command, self.route)
+        self.fault = fault = owner.take_fault(self.command, self.route)
         if fault is None:
             owner.answer(self)
-        elif fault.kind == "reset":
+        elif fault.kind in ("reset", "refuse"):
             self._record(0)
-            self.close_connection = True
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
+            self._reset()
+            if fault.kind == "refuse":
+                owner.refuse_for(fault.delay_s)
         elif fault.kind == "status":
             headers = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
             self.reply(fault.status, b"scripted fault", headers)
         else:
             self.keep_bytes = fault.keep_bytes if fault.kind == "truncate" else None
-            if not owner._closing.wait(fault.delay_s):
+            if fault.kind == "revoke":
+                owner.revoke_tokens()
+            if fault.kind != "slow" or not owner._closing.wait(fault.delay_s):
                 owner.answer(self)
+
+    def _reset(self) -> None:
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
 
     def do_GET(self) -> None:
         self._handle()
@@ -220,6 +323,20 @@ class Exchange(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
+            self._send(body)
+
+    def _send(self, body: bytes) -> None:
+        kind = self.fault.kind if self.fault else None
+        if kind in ("cut", "drop"):
+            self.wfile.write(body[: len(body) // 2])
+            self.close_connection = True
+            if kind == "drop":
+                self._reset()
+        elif kind == "dribble":
+            for piece in range(5):
+                self.wfile.write(body[len(body) * piece // 5 : len(body) * (piece + 1) // 5])
+                self.server.owner._closing.wait(self.fault.delay_s / 5)
+        else:
             self.wfile.write(body)
 
     def reply_json(self, value: object, code: int = 200, media_type: str = "application/json") -> None:

@@ -22,7 +22,20 @@ from urllib3.util.retry import Retry
 from tests.loopback.awkward_scenes import ACROSS_THE_ANTIMERIDIAN, MISSING_BAND, REPROCESSED, with_relative_hrefs
 from tests.loopback.cog import CogServer
 from tests.loopback.coordinate_scene import BANDS, CoordinateScene, SclBlock, collection, expected_dn
-from tests.loopback.faults import reset, slow, status, truncate
+from tests.loopback.faults import (
+    cut,
+    dribble,
+    drop,
+    other_range,
+    refuse,
+    reset,
+    revoke,
+    short,
+    slow,
+    status,
+    truncate,
+    whole,
+)
 from tests.loopback.stac import PgstacServer, rustac_server
 from tests.loopback.stub_stac import StubStac, item_matches
 
@@ -261,3 +274,50 @@ def test_tokens_of_the_planetary_computer_are_signed_renewed_and_revoked(token_e
     tokens = [request.token for request in token_endpoint.requests if request.path.startswith("/cog/")]
     assert (tokens[0], tokens[1], tokens[-1]) == (None, 1, 2)
     assert len(token_endpoint.signatures) == token_endpoint.count("/sas/token/*") == 3
+
+
+def test_bodies_are_cut_off_shortened_exchanged_and_slowed(cog_server: CogServer) -> None:
+    (cog_server.folder / "band.tif").write_bytes(bytes(range(200)))
+    url, asked = f"{cog_server.cog_url}/band.tif", {"Range": "bytes=10-29"}
+    cog_server.script("/cog/*", cut(), drop(), short(), other_range(), whole(), dribble(0.3))
+    for _ in range(2):
+        with pytest.raises(requests.RequestException):
+            requests.get(url, headers=asked, timeout=5)
+    answers = []
+    for _ in range(4):
+        start = time.monotonic()
+        answers.append(requests.get(url, headers=asked, timeout=5))
+    assert time.monotonic() - start >= 0.2
+    assert [(each.status_code, each.headers.get("Content-Range")) for each in answers] == [
+        (206, "bytes 10-19/200"),
+        (206, "bytes 30-49/200"),
+        (200, None),
+        (206, "bytes 10-29/200"),
+    ]
+    expected = [range(10, 20), range(30, 50), range(200), range(10, 30)]
+    assert [each.content for each in answers] == [bytes(each) for each in expected]
+
+
+def test_a_fault_may_wait_for_its_request_and_a_port_may_close_for_a_moment(token_endpoint: CogServer) -> None:
+    server = token_endpoint
+    (server.folder / "band.tif").write_bytes(b"abc")
+    token = requests.get(f"{server.sas_url}/account/container", timeout=5).json()["token"]
+    url = f"{server.cog_url}/band.tif?{token}"
+    late = refuse(0.5)
+    late.skip = 1
+    server.script("/cog/*", late)
+    assert requests.get(url, timeout=5).content == b"abc"
+    with pytest.raises(requests.ConnectionError, match="reset"):
+        requests.get(url, timeout=5)
+    deadline = time.monotonic() + 5
+    refusals = 0
+    while refusals == 0 or time.monotonic() < deadline:
+        try:
+            assert requests.get(url, timeout=5).content == b"abc"
+            break
+        except requests.ConnectionError as error:
+            refusals += "refused" in str(error)
+            time.sleep(0.02)
+    assert 0 < refusals < 40
+    server.script("/cog/*", revoke())
+    assert [requests.get(url, timeout=5).status_code for _ in range(2)] == [403, 403]

@@ -1,0 +1,74 @@
+"""One writer per shard: a lock that dies with its process."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pipelines.atomic import write_json
+from pipelines.errors import StoreError
+
+LOCKS = "locks"
+
+
+@dataclass(frozen=True)
+class ShardHolder:
+    """Who writes a shard: process id, host, and when it began (UTC, ISO 8601)."""
+
+    pid: int
+    host: str
+    since: str
+
+    @classmethod
+    def here_and_now(cls) -> "ShardHolder":
+        """This process."""
+        return cls(os.getpid(), socket.gethostname(), datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+@contextmanager
+def exclusive_shard(store_folder: Path, shard: int) -> Iterator[None]:
+    """Holds the right to write a shard against every thread, process and worker that shares the folder.
+
+    The lock is the operating system's (flock): it ends with its process, however that ends, so that no lock is ever
+    left over. The empty file ``locks/NNNNN.lock`` stays; ``locks/NNNNN.json`` says who holds it. Neither is part of
+    the dataset.
+
+    Raises:
+        StoreError: the shard is being written elsewhere, or the folder's file system has no locks.
+    """
+    folder = store_folder / LOCKS
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{shard:05d}.lock", timeout=0, fallback_to_soft=False)
+    told = folder / f"{shard:05d}.json"
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StoreError(
+            f"shard {shard} of {store_folder} is being written by {_describe(told)}; "
+            "wait for it, or stop it, then run again"
+        ) from None
+    except OSError as error:
+        raise StoreError(
+            f"{folder}: shard {shard} cannot be locked ({error.strerror or error}), expected a folder on a file system "
+            "with flock and room for an empty file; put the workspace on one"
+        ) from error
+    try:
+        write_json(told, asdict(ShardHolder.here_and_now()))
+        yield
+    finally:
+        told.unlink(missing_ok=True)
+        lock.release()
+
+
+def _describe(told: Path) -> str:
+    try:
+        holder = ShardHolder(**json.loads(told.read_text()))
+    except (OSError, ValueError, TypeError):
+        return "another process"  # it has only just taken the lock
+    return f"process {holder.pid} on {holder.host} since {holder.since}"
