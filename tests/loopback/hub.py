@@ -1,7 +1,9 @@
 """A Hugging Face Hub on loopback: what its client asks of a dataset, and a storage on another origin."""
 
 import hashlib
+import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import quote
@@ -108,8 +110,6 @@ class HubServer(LoopbackServer):
         if start + self.page_size < len(paths):
             query = f"recursive=true&cursor={start + self.page_size}"
             headers["Link"] = f'<{self.url}/api/datasets/{self.repo}/tree/{revision}?{query}>; rel="next"'
-        import json
-
         exchange.reply(200, json.dumps(entries).encode(), headers)
 
     def _resolve(self, exchange: Exchange, revision: str, path: str) -> None:
@@ -156,10 +156,10 @@ def serve(
         exchange.close_connection = True
 
 
-def wait_for(condition: object, timeout_s: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Waits until ``condition()`` holds."""
     end = time.monotonic() + timeout_s
-    while not condition():  # type: ignore[operator]
+    while not condition():
         if time.monotonic() > end:
             raise TimeoutError("the condition did not come true")
         time.sleep(0.02)

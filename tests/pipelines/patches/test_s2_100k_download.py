@@ -149,12 +149,10 @@ def test_a_file_comes_in_pieces(hub: HubServer, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.slow
 def test_a_killed_download_goes_on_where_it_was(hub: HubServer, tmp_path: Path) -> None:
     hub.storage.bytes_per_s = 100_000
-    command = [sys.executable, "-m", "pipelines.cli", "dataset", "download", str(tmp_path / "got")]
-    arguments = ["--repo", REPO, "--revision", COMMIT, "--shards", "2", "--yes"]
+    arguments = ["dataset", "download", str(tmp_path / "got"), "--repo", REPO, "--revision", COMMIT]
+    arguments += ["--shards", "2", "--yes"]
     code = "import sys; from pipelines.cli import main; sys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *command[3:], *arguments], env=os.environ | {"HF_ENDPOINT": hub.url}
-    )
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], env=os.environ | {"HF_ENDPOINT": hub.url})
     partial = tmp_path / "got" / "data"
     wait_for(lambda: any(each.stat().st_size > 20_000 for each in partial.glob("*.partial")))
     process.send_signal(signal.SIGKILL)
