@@ -51,10 +51,7 @@ MAX_REQUESTS_PER_PLACE, MAX_PROJECTED = 0.7, 0.25
 MAX_SECONDS, MAX_GIGABYTES = 600.0, 4.0
 MIN_ITEMS_PER_TILE = 10
 SEED = 0
-SEARCH = SearchConfig(max_cloud_cover_percent=80.0)
-PLAN = PlanConfig(max_candidates=16)
-"""Ten items per tile are few: with those under 20 % alone, a place of the rainy tropics has often no clear one, and
-leaving it out would bring back the original's bias. A real archive has ten times as many."""
+SEARCH, PLAN = SearchConfig(), PlanConfig()
 SCL_GSD_M, SCL_SIZE, LATTICE_STEP = 20, 128, 8
 LATITUDE_BANDS = (-56, -35, -15, 15, 35, 50, 60, 70, 84)
 WINDOWS_PER_TASK = 250
@@ -147,11 +144,11 @@ def plan_largest(url: str, folder: Path, num_places: int) -> None:
     started = time.monotonic()
     places = places_of(draw_land_points(num_places, SEED))
     drawn = time.monotonic()
-    scenes, report = find_scenes(places, open_catalog(url, "sentinel-2-l2a", "none"), SearchConfig())
+    scenes, report = find_scenes(places, open_catalog(url, "sentinel-2-l2a", "none"), SEARCH)
     write_scene_candidates(folder / "scenes.parquet", scenes, {})
     found = time.monotonic()
-    parents = {"search_config": SearchConfig().model_dump(mode="json")}
-    manifest = write_sampling_manifest(folder / "sampling", places, scenes, PlanConfig(), parents)
+    parents = {"search_config": SEARCH.model_dump(mode="json")}
+    manifest = write_sampling_manifest(folder / "sampling", places, scenes, PLAN, parents)
     ended = time.monotonic()
     steps = {"draw_s": drawn - started, "search_s": found - drawn, "plan_s": ended - found, "total_s": ended - started}
     counts = {
