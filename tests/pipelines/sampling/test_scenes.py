@@ -191,6 +191,7 @@ def test_the_cache_answers_the_second_time_and_changes_nothing(tmp_path: Path) -
 def test_an_interrupted_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
     with StubStac(collection(), ITEMS) as stub:
         catalog = open_catalog(stub.url, "sentinel-2-l2a")
+        assert catalog.honours_query
         whole, report = find_scenes(PLACES, catalog, SEARCH)
         healthy = stub.answer
         left = [report.num_requests - 2]
