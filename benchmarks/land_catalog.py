@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 import shapely
 from shapely.geometry import shape
 
-from pipelines.sandbox.catalog import collection, item, land_tiles
+from pipelines.sandbox.catalog import ORIGIN, collection, item, land_tiles
 from pipelines.sandbox.fields import Planet
 from pipelines.sandbox.rendering import Renderer
 from pipelines.sandbox.scenes import tile_scenes
@@ -173,7 +173,7 @@ class LandStac:
         links = [link | {"body": body | {"token": str(following)}}] if following else []
         answer = b'{"type":"FeatureCollection","links":%b,"features":[%b]}' % (
             json.dumps(links).encode(),
-            b",".join(items),
+            b",".join(items).replace(ORIGIN.encode(), url.encode()),
         )
         with self._lock:
             self.num_requests += 1

@@ -51,6 +51,7 @@ MAX_REQUESTS_PER_PLACE, MAX_PROJECTED = 0.7, 0.25
 MAX_SECONDS, MAX_GIGABYTES = 600.0, 4.0
 MIN_ITEMS_PER_TILE = 10
 SEED = 0
+SEARCH, PLAN = SearchConfig(), PlanConfig()
 SCL_GSD_M, SCL_SIZE, LATTICE_STEP = 20, 128, 8
 LATITUDE_BANDS = (-56, -35, -15, 15, 35, 50, 60, 70, 84)
 WINDOWS_PER_TASK = 250
@@ -143,11 +144,11 @@ def plan_largest(url: str, folder: Path, num_places: int) -> None:
     started = time.monotonic()
     places = places_of(draw_land_points(num_places, SEED))
     drawn = time.monotonic()
-    scenes, report = find_scenes(places, open_catalog(url, "sentinel-2-l2a", "none"), SearchConfig())
+    scenes, report = find_scenes(places, open_catalog(url, "sentinel-2-l2a", "none"), SEARCH)
     write_scene_candidates(folder / "scenes.parquet", scenes, {})
     found = time.monotonic()
-    parents = {"search_config": SearchConfig().model_dump(mode="json")}
-    manifest = write_sampling_manifest(folder / "sampling", places, scenes, PlanConfig(), parents)
+    parents = {"search_config": SEARCH.model_dump(mode="json")}
+    manifest = write_sampling_manifest(folder / "sampling", places, scenes, PLAN, parents)
     ended = time.monotonic()
     steps = {"draw_s": drawn - started, "search_s": found - drawn, "plan_s": ended - found, "total_s": ended - started}
     counts = {
@@ -177,7 +178,7 @@ def measure_requests(url: str, stac: LandStac, num_places: int) -> tuple[pd.Data
     """Places, their scenes, and what the server counted."""
     places = places_of(draw_land_points(num_places, SEED))
     before, started = stac.num_requests, time.monotonic()
-    scenes, report = find_scenes(places, open_catalog(url, "sentinel-2-l2a", "none"), SearchConfig())
+    scenes, report = find_scenes(places, open_catalog(url, "sentinel-2-l2a", "none"), SEARCH)
     requests = stac.num_requests - before
     figures = {
         "requests_per_place": requests / num_places,
@@ -196,9 +197,9 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[dict[str, A
         small = measure_requests(url, stac, 1000)[2]
         places, scenes, figures = measure_requests(url, stac, options.places)
         largest = measure_largest(url, folder, options.largest)
-    groups = len(search_groups(draw_land_points(NUM_PROJECTED, SEED), SearchConfig()))
+    groups = len(search_groups(draw_land_points(NUM_PROJECTED, SEED), SEARCH))
     projected = groups * figures["requests_per_search"] / NUM_PROJECTED
-    candidates = plan_candidates(places, index_scenes(scenes, PlanConfig()), PlanConfig())
+    candidates = plan_candidates(places, index_scenes(scenes, PLAN), PLAN)
     every_scene = read_scene_candidates(folder / "scenes.parquet")
     _, original = draw_original(every_scene, options.places, SEED)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:

@@ -72,7 +72,12 @@ def find_in_bulk(
     if config.source == "search" or not wanted:
         return None, ""
     try:
-        href, options = (config.bulk_href, {}) if config.bulk_href else _offered(catalog)
+        offered = (config.bulk_href, {}) if config.bulk_href else _offered(catalog)
+        if offered is None:
+            reason = f"the collection has no asset {BULK_ASSET}"
+            logger.info("no table of items of %s: %s; searching", catalog.collection, reason)
+            return None, reason
+        href, options = offered
         start, end = _period(config)
         parts = [part for part in list_parts(href, options) if part.overlaps(start, end)]
         table = SceneTable()
@@ -93,12 +98,12 @@ def brief(error: Exception) -> str:
     return text[:300] or type(error).__name__
 
 
-def _offered(catalog: Catalog) -> tuple[str, dict[str, Any]]:
+def _offered(catalog: Catalog) -> tuple[str, dict[str, Any]] | None:
     client = getattr(catalog, "client", None)
     collection = None if client is None else client.get_collection(catalog.collection)
     asset = None if collection is None else collection.to_dict().get("assets", {}).get(BULK_ASSET)
     if asset is None:
-        raise BulkUnfitError(f"the collection has no asset {BULK_ASSET}")
+        return None
     return str(asset["href"]), dict(asset.get("table:storage_options") or {})
 
 

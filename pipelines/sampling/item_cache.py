@@ -70,6 +70,13 @@ class ItemCache:
         with replacing(self._path(search)) as partial:
             partial.write_bytes(gzip.compress(text.encode(), compresslevel=4, mtime=0))
 
+    def prune(self) -> None:
+        """Removes entries that are too old to be read, and what interrupted writes left."""
+        oldest = time.time() - self.max_age_days * SECONDS_PER_DAY
+        for path in self.folder.glob("*/*.ndjson.gz*"):
+            if path.stat().st_mtime < oldest:
+                path.unlink(missing_ok=True)
+
     def _key(self, search: dict[str, Any]) -> str:
         return content_hash([FORMAT, *self.identity, search])
 

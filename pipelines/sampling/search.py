@@ -79,6 +79,8 @@ class Searcher:
                 progress.advance()
         finally:
             pool.shutdown(cancel_futures=True)
+        if self._cache is not None:
+            self._cache.prune()
         return table
 
     def search(self, area: Area, start_date: str | None = None, end_date: str | None = None) -> Described:

@@ -36,7 +36,7 @@ SCENES = [
     for number in range(73)
     for tile in (HERE, ACROSS)
 ]  # fmt: skip
-ITEMS = [scene.item("http://files.invalid/cog") for scene in SCENES]
+ITEMS = [scene.item("https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2") for scene in SCENES]
 PLACES = pd.DataFrame({"place_id": range(3), "lon_deg": [8.5, 8.4, -179.9], "lat_deg": [47.4, 47.6, 64.4]})
 SETTINGS = {"start_date": "2022-01-01", "end_date": "2022-12-31", "source": "bulk"}
 
@@ -69,7 +69,9 @@ def write_parts(folder: Path, items: list[dict[str, Any]] = ITEMS, days: int = 7
 @contextmanager
 def opened(items: list[dict[str, Any]] = ITEMS) -> Iterator[tuple[StubStac, Any]]:
     with StubStac(collection(), items) as stub:
-        yield stub, open_catalog(stub.url, "sentinel-2-l2a")
+        catalog = open_catalog(stub.url, "sentinel-2-l2a")
+        assert catalog.honours_query
+        yield stub, catalog
 
 
 def expected(catalog: Any) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,9 +24,10 @@ from pipelines.sampling.scenes import (
 )
 from tests.loopback.coordinate_scene import CoordinateScene, collection
 from tests.loopback.faults import status
-from tests.loopback.stac import rustac_server
+from tests.loopback.stac import PgstacServer, rustac_server
 from tests.loopback.stub_stac import StubStac
 
+FILES = "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2"
 HERE = CoordinateScene(epsg=32632, x_ul_m=399960, y_ul_m=5300040, mgrs_tile="32TLT", coarsening=10)
 NEXT = replace(HERE, x_ul_m=499980, mgrs_tile="32TMT", scene_number=1)
 FAR = CoordinateScene(epsg=32721, x_ul_m=600000, y_ul_m=6400000, mgrs_tile="21HXC", coarsening=10)
@@ -47,7 +49,7 @@ def match_places(places: pd.DataFrame, scenes: pd.DataFrame) -> pd.DataFrame:
 
 
 def items_of(*scenes: CoordinateScene) -> list[dict[str, Any]]:
-    return [scene.item("http://files.invalid/cog") for scene in scenes]
+    return [scene.item(FILES) for scene in scenes]
 
 
 ITEMS = items_of(HERE, NEXT, FAR, ACROSS, *LATER)
@@ -75,8 +77,11 @@ def without(table: pd.DataFrame) -> pd.DataFrame:
 
 def test_each_scene_is_one_row_however_many_places_it_holds() -> None:
     with StubStac(collection(), ITEMS) as stub:
-        scenes, report = find_scenes(PLACES, open_catalog(stub.url, "sentinel-2-l2a"), SEARCH)
-        assert report.num_requests == len(stub.searches) - 3  # opening a catalog asks whether it honours query
+        catalog = open_catalog(stub.url, "sentinel-2-l2a")
+        assert catalog.honours_query
+        stub.forget_requests()
+        scenes, report = find_scenes(PLACES, catalog, SEARCH)
+        assert report.num_requests == len(stub.searches)
     assert scenes["item_id"].tolist() == sorted(item["id"] for item in ITEMS)
     assert report.num_scenes == len(ITEMS) == report.num_items
     assert (report.places_without_scene, report.num_duplicates, report.source) == (1, 0, "search")
@@ -194,6 +199,7 @@ def test_the_cache_answers_the_second_time_and_changes_nothing(tmp_path: Path) -
 def test_an_interrupted_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
     with StubStac(collection(), ITEMS) as stub:
         catalog = open_catalog(stub.url, "sentinel-2-l2a")
+        assert catalog.honours_query
         whole, report = find_scenes(PLACES, catalog, SEARCH)
         healthy = stub.answer
         left = [report.num_requests - 2]
@@ -236,12 +242,24 @@ def test_damaged_and_outdated_entries_are_asked_for_anew(tmp_path: Path, caplog:
         assert len(find_scenes(PLACES, catalog, SEARCH, tmp_path)[0]) == len(whole) + 1
 
 
+def test_old_entries_and_leftovers_of_other_searches_go(tmp_path: Path) -> None:
+    old, leftover, young = (tmp_path / "ab" / name for name in ("a.ndjson.gz", "b.ndjson.gz.1.partial", "c.ndjson.gz"))
+    (tmp_path / "ab").mkdir()
+    for path in (old, leftover, young):
+        path.write_bytes(b"")
+    for path in (old, leftover):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    with StubStac(collection(), ITEMS) as stub:
+        find_scenes(PLACES, open_catalog(stub.url, "sentinel-2-l2a"), SEARCH, tmp_path)
+    assert [path.exists() for path in (old, leftover, young)] == [False, False, True]
+
+
 def test_the_cache_holds_no_signature_and_no_address_of_the_catalog(tmp_path: Path) -> None:
     import gzip
 
     with StubStac(collection()) as stub:
         stub.items = [HERE.item(f"{stub.url}/cog")]
-        stub.items[0]["assets"]["B03"]["href"] = "https://elsewhere.example/B03.tif?sig=secret"
+        stub.items[0]["assets"]["B03"]["href"] = f"{FILES}/B03.tif?sig=secret"
         stub.items[0]["links"] = [{"rel": "self", "href": "https://elsewhere.example/?token=secret"}]
         find_scenes(PLACES, open_catalog(stub.url, "sentinel-2-l2a"), SEARCH, tmp_path)
         kept = b"".join(gzip.decompress(path.read_bytes()) for path in tmp_path.rglob("*.gz"))
@@ -286,10 +304,23 @@ def test_nothing_found_says_why() -> None:
             find_scenes(PLACES, catalog, SEARCH)
 
 
+def brute_force() -> list[str]:
+    points = shapely.points(PLACES[["lon_deg", "lat_deg"]].to_numpy())
+    return sorted(item["id"] for item in ITEMS if shapely.intersects(shape(item["geometry"]), points).any())
+
+
 def test_a_real_server_finds_what_brute_force_finds() -> None:
     with rustac_server(collection(), ITEMS) as url:
         scenes, report = find_scenes(PLACES, open_catalog(url, "sentinel-2-l2a"), SEARCH)
-    points = shapely.points(PLACES[["lon_deg", "lat_deg"]].to_numpy())
-    expected = [item["id"] for item in ITEMS if shapely.intersects(shape(item["geometry"]), points).any()]
-    assert scenes["item_id"].tolist() == sorted(expected)
+    assert scenes["item_id"].tolist() == brute_force()
     assert report.requests_per_1000_places == pytest.approx(1000 * report.num_requests / len(PLACES))
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("area", ["places", "box"])
+def test_the_server_of_the_planetary_computer_finds_it_too(pgstac: PgstacServer, area: str) -> None:
+    pgstac.load(collection(), ITEMS)
+    catalog = open_catalog(pgstac.url, "sentinel-2-l2a")
+    config = SearchConfig(**(SEARCH.model_dump() | {"search_area": area, "page_size": 5}))
+    scenes, _ = find_scenes(PLACES, catalog, config)
+    assert scenes["item_id"].tolist() == brute_force()
