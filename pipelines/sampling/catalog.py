@@ -1,7 +1,7 @@
 """A STAC API as a catalog of scenes: searching it, and finding and signing the files it names."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from pipelines.sampling.addresses import (
     has_plain_path,
     is_local,
     local_path,
+    resolved_href,
     split_address,
 )
 from pipelines.sampling.catalog_profile import AUTO_PROFILE, CatalogProfile, profile_for
@@ -96,18 +97,20 @@ class Catalog:
         start_date: str,
         end_date: str,
         max_cloud_cover_percent: float,
+        limit: int | None = None,
         **conditions: Any,  # noqa: ANN401
     ) -> Iterator[dict[str, Any]]:
         """Items that intersect a GeoJSON geometry, acquired from start to end (days, inclusive), under a cloud cover.
 
-        Items that do not say how cloudy they are come only where 100 % is allowed. Addresses come without their query
-        strings, so that no signature is kept.
+        Items that do not say how cloudy they are come only where 100 % is allowed. Addresses of files come absolute and
+        without their query strings, so that no signature is kept.
 
         Args:
             intersects: GeoJSON geometry; None where a condition says where.
             start_date: First day.
             end_date: Last day.
             max_cloud_cover_percent: Exclusive; from 100 on everything comes.
+            limit: Items of a page, in place of the profile's.
             conditions: More of pystac-client's, such as ``bbox`` or ``ids``.
 
         Raises:
@@ -122,13 +125,17 @@ class Catalog:
                 intersects=intersects,
                 datetime=f"{start_date}T00:00:00Z/{end_date}T23:59:59Z",
                 query=query,
-                limit=self.profile.page_limit,
+                limit=limit or self.profile.page_limit,
                 **conditions,
             )
-            for item in search.items_as_dicts():
+            found: Iterator[object] = search.items_as_dicts()
+            for item in found:
+                if not isinstance(item, dict):
+                    logger.warning("%s: a page holds %s, expected an item; left out", self.url, type(item).__name__)
+                    continue
                 cover = _cloud_cover(item, names)
                 if all_covers or (cover is not None and cover < max_cloud_cover_percent):
-                    yield _without_signatures(item)
+                    yield _with_plain_addresses(item, self.item_address(item))
         except (APIError, STACError, ValueError) as error:
             raise CatalogError(
                 f"{redacted(self.url)}: search in {self.collection} failed ({_brief(error)}); run again later; nothing "
@@ -147,6 +154,22 @@ class Catalog:
             return href
         return href.partition("?")[0].partition("#")[0]
 
+    def item_address(self, item: Mapping[str, Any]) -> str:
+        """Where an item itself lies, for its relative addresses: its self link, or else where an API serves it."""
+        api = f"{self.url.rstrip('/')}/collections/{self.collection}/items/{item.get('id')}"
+        links = item.get("links")
+        for link in links if isinstance(links, list) else ():
+            if isinstance(link, dict) and link.get("rel") == "self" and isinstance(link.get("href"), str):
+                return resolved_href(link["href"], api)
+        return api
+
+    def expanded_href(self, href: str) -> str:
+        """The address that one of `relative_href` stands for, unjudged; others stay as they are."""
+        if not href.startswith(f"{CATALOG_PREFIX}/"):
+            return href
+        path = href.removeprefix(CATALOG_PREFIX)
+        return f"{local_path(self._root)}{path}" if is_local(self.url) else f"{self._own_origin[:-1]}{path}"
+
     def absolute_href(self, href: str) -> str:
         """The inverse of `relative_href`, for rows of a plan or a replay manifest, wherever these come from.
 
@@ -155,16 +178,12 @@ class Catalog:
         """
         if href.startswith(CATALOG_PREFIX):
             path = href.removeprefix(CATALOG_PREFIX)
-            own = is_local(self.url)
             if not path.startswith("/") or path.startswith("//") or not has_plain_path(path):
                 raise CatalogError(
                     f"row {redacted(href)!r}: no path within the catalog {redacted(self.url)}; expected "
                     f"{CATALOG_PREFIX}/folder/file without dots"
                 )
-            scheme, netloc = urlsplit(self.url)[:2]
-            absolute = f"{local_path(self._root)}{path}" if own else f"{scheme}://{netloc}{path}"
-        else:
-            absolute = href
+        absolute = self.expanded_href(href)
         problem = self.files.problem(absolute)
         if problem:
             raise CatalogError(
@@ -292,14 +311,14 @@ def _cloud_cover(item: object, names: tuple[str, ...]) -> float | None:
     return float(found) if isinstance(found, int | float) else None
 
 
-def _without_signatures(item: dict[str, Any]) -> dict[str, Any]:
-    """The item with the query strings of its files' addresses cut off, in place."""
+def _with_plain_addresses(item: dict[str, Any], base: str) -> dict[str, Any]:
+    """The item with its files' addresses made absolute and their query strings cut off, in place."""
     assets = item.get("assets")
     for asset in assets.values() if isinstance(assets, dict) else ():
         alternates = asset.get("alternate") if isinstance(asset, dict) else None
         for entry in (asset, *(alternates.values() if isinstance(alternates, dict) else ())):
             if isinstance(entry, dict) and isinstance(entry.get("href"), str):
-                entry["href"] = entry["href"].partition("?")[0]
+                entry["href"] = resolved_href(entry["href"].partition("?")[0], base)
     return item
 
 

@@ -29,6 +29,7 @@ TEN_METRE_BANDS: Final = ("B02", "B03", "B04", "B08")
 MAX_ID_LENGTH: Final = 256
 _LEVEL_1C_ASSETS: Final = ("B10", "cirrus", "B10_60m")
 _TILE_IN_ID: Final = re.compile(r"(?:^|_)T?(\d{1,2}[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])(?:_|$)")
+_CANONICAL_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z")
 _PRODUCT: Final = re.compile(r"S2[A-Z]_MSIL\d")
 _SAYS_1C: Final = re.compile(r"MSI_?L?1[ABC]|_L1C|^L1")
 _SAYS_2A: Final = re.compile(r"MSI_?L?2A|_L2A|^L2")
@@ -177,7 +178,7 @@ def _by_band_names(assets: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _hrefs(item: Mapping[str, Any], chosen: Mapping[str, Mapping[str, Any]], catalog: Catalog) -> dict[str, str] | str:
-    base = _own_address(item, catalog)
+    base = catalog.item_address(item)
     hrefs = {}
     for band, asset in chosen.items():
         href, problem = _readable_href(asset, base, catalog)
@@ -193,7 +194,7 @@ def _readable_href(asset: Mapping[str, Any], base: str, catalog: Catalog) -> tup
     order: dict[str, int] = {scheme: rank for rank, scheme in enumerate(catalog.profile.href_schemes)}
     ranked, problem = [], ""
     for position, href in enumerate(addresses):
-        absolute = resolved_href(href.partition("?")[0].partition("#")[0], base)
+        absolute = catalog.expanded_href(resolved_href(href.partition("?")[0].partition("#")[0], base))
         wrong = catalog.files.problem(absolute)
         problem = problem or wrong
         if not wrong and len(addresses) == 1:
@@ -213,16 +214,6 @@ def _addresses(asset: Mapping[str, Any]) -> Iterator[str]:
             yield href
 
 
-def _own_address(item: Mapping[str, Any], catalog: Catalog) -> str:
-    """Where the item itself lies: its self link, or else where an API serves it."""
-    api = f"{catalog.url.rstrip('/')}/collections/{catalog.collection}/items/{item['id']}"
-    links = item.get("links")
-    for link in links if isinstance(links, list) else ():
-        if isinstance(link, dict) and link.get("rel") == "self" and isinstance(link.get("href"), str):
-            return resolved_href(link["href"], api)
-    return api
-
-
 def _datetime(properties: Mapping[str, Any]) -> str:
     """Acquisition in UTC; empty where the item gives none."""
     for name in ("datetime", "start_datetime"):
@@ -230,7 +221,7 @@ def _datetime(properties: Mapping[str, Any]) -> str:
         if isinstance(text, str):
             try:
                 moment = datetime.fromisoformat(text)
-                if text.endswith("Z"):
+                if _CANONICAL_TIME.fullmatch(text):
                     return text
                 moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
             except (ValueError, OverflowError):
