@@ -33,8 +33,12 @@ class CatalogResource(dg.ConfigurableResource):
     stac_url: str = Field(default="", description="Landing page; empty: $SATCLIP_STAC_URL, or the Planetary Computer.")
     signing: str = Field(
         default="auto",
-        pattern="^(auto|none|planetary_computer)$",
-        description="auto signs where the collection names a storage account of the Planetary Computer.",
+        pattern="^(auto|none|planetary_computer|s3)$",
+        description="auto: as the profile says, or where the collection names a storage account to be signed for.",
+    )
+    profile: str = Field(
+        default="auto",
+        description="What items are called and which files they may name: auto (by URL), a name or a YAML file.",
     )
 
     @property
@@ -46,7 +50,7 @@ class CatalogResource(dg.ConfigurableResource):
         """Connects; raises CatalogError where nothing answers or the collection is unknown."""
         from pipelines.sampling.catalog import open_catalog
 
-        return open_catalog(self.url, collection, self.signing)
+        return open_catalog(self.url, collection, self.signing, profile=self.profile)
 
 
 class TablesResource(dg.ConfigurableResource):

@@ -25,10 +25,43 @@ OFFSET_BAND = {"raster:bands": [{"scale": 0.0001, "offset": -0.1}]}
          (-1000, "boa_offset_applied")),
         ({}, OFFSET_BAND, (-1000, "raster:bands")),
         ({"datetime": "2024-01-01T00:00:00Z"}, {}, (0, "assumed")),
+        ({"s2:processing_baseline": 5.1}, {}, (-1000, "processing_baseline")),
+        ({"s2:processing_baseline": "N0214"}, {}, (0, "processing_baseline")),
+        ({"s2:processing_baseline": "unknown"}, OFFSET_BAND, (-1000, "raster:bands")),
+        ({"processing:version": "1.2.3"}, {}, (0, "assumed")),
+        ({"earthsearch:boa_offset_applied": False}, OFFSET_BAND, (-1000, "boa_offset_applied")),
+        ({"earthsearch:boa_offset_applied": False}, {}, (0, "boa_offset_applied")),
+        ({"earthsearch:boa_offset_applied": "no"}, {}, (0, "assumed")),
+        ({}, {"raster:scale": 0.0001, "raster:offset": -0.1}, (-1000, "raster:bands")),
+        ({}, {"bands": [{"raster:scale": 0.0001, "raster:offset": 0}]}, (0, "raster:bands")),
+        ({}, {"raster:bands": [{"scale": 1, "offset": -1000}]}, (-1000, "raster:bands")),
+        ({}, {"raster:bands": [{"scale": 1, "offset": -7}]}, (0, "assumed")),
+        ({}, {"raster:bands": ["x", {"scale": 0, "offset": -0.1}, {"offset": float("nan")}]}, (0, "assumed")),
     ],
 )  # fmt: skip
 def test_the_offset_comes_from_metadata(properties: dict[str, Any], band: dict[str, Any], expected: object) -> None:
     assert boa_add_offset(properties, band) == expected
+
+
+@pytest.mark.parametrize(
+    ("product_id", "expected"),
+    [
+        ("S2A_MSIL2A_20220706T085611_N0400_R007_T33NZA_20220706T153419", (-1000, "product_id")),
+        ("S2A_MSIL2A_20200219T112111_N0214_R037_T29RKH_20200219T123947.SAFE", (0, "product_id")),
+        ("S2A_OPER_MSI_L2A_TL_SGS__20180524T190423_A015250_T26SKD_N02.08", (0, "product_id")),
+        ("S2A_29RKH_20200219_0_L2A", (0, "assumed")),
+    ],
+)
+def test_the_products_name_holds_the_baseline(product_id: str, expected: object) -> None:
+    assert boa_add_offset({}, {}, product_id) == expected
+    assert boa_add_offset({"s2:processing_baseline": "05.00"}, {}, product_id) == (-1000, "processing_baseline")
+
+
+def test_sources_are_asked_in_the_order_given() -> None:
+    properties = {"s2:processing_baseline": "05.00", "earthsearch:boa_offset_applied": True}
+    assert boa_add_offset(properties, {}, sources=("processing_baseline",)) == (-1000, "processing_baseline")
+    assert boa_add_offset(properties, OFFSET_BAND, sources=("raster_bands",)) == (-1000, "raster:bands")
+    assert boa_add_offset(properties, OFFSET_BAND, sources=("removed",)) == (0, "removed")
 
 
 @pytest.mark.real_data
