@@ -8,20 +8,24 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from async_tiff import TIFF, DecoderRegistry, ThreadPool
+from async_tiff.enums import Endianness
 from numpy.typing import NDArray
 
 from pipelines.errors import ConfigurationError, SceneContentError
 from pipelines.patches.config import PatchConfig
 from pipelines.patches.ranges import DamagedFileError, FileHeader, RangeFile, RangeSettings, RangeSource
 from pipelines.patches.read import RasterioReader
-from pipelines.patches.tiff_header import TiledImage, UnsupportedFileError, directories_end, tiled_image
+from pipelines.patches.tiff_header import UnsupportedFileError, first_directory, tiled_image
+from pipelines.patches.tiles import inflate_into, paste, tiles_of
 from pipelines.patches.together import read_together
 from pipelines.patches.windows import FileWindow, Grid, PatchReader, PatchWindow, ReadTally
 from pipelines.sampling.catalog import Catalog
@@ -88,12 +92,14 @@ class AsyncReader:
         )
         self._ranges = RangeSource(catalog.signer, settings)
         self._decoders = DecoderRegistry()
-        self._threads = ThreadPool(config.decode_threads or os.cpu_count() or 1)
+        self._num_threads = config.decode_threads or os.cpu_count() or 1
+        self._threads = ThreadPool(self._num_threads)
         self._fallback = RasterioReader(catalog, config) if config.reader == "auto" else None
 
     async def __aenter__(self) -> Self:
         """Opens the pool of connections."""
         await self._ranges.__aenter__()
+        self._inflating = ThreadPoolExecutor(self._num_threads, thread_name_prefix="inflate")
         if self._fallback:
             await self._fallback.__aenter__()
         return self
@@ -101,7 +107,8 @@ class AsyncReader:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes every connection."""
+        """Closes every connection, ends every thread."""
+        await asyncio.to_thread(self._inflating.shutdown, cancel_futures=True)
         if self._fallback:
             await self._fallback.__aexit__(kind, error, trace)
         await self._ranges.__aexit__(kind, error, trace)
@@ -153,37 +160,40 @@ class AsyncReader:
         raise last
 
     async def _read_once(self, file: RangeFile, grid: Grid, window: PatchWindow) -> NDArray[Any]:
-        arrived = _Arrived((await self._whole_header(file)).content)
+        arrived = _Arrived(await self._directory_bytes(file))
         with _as_damage("directory"):
             tiff = await TIFF.open("file", store=arrived, prefetch=len(arrived.header))
             directory = tiff.ifd(0)
-            image = tiled_image(directory)
+            image = tiled_image(directory, is_big_endian=tiff.endianness == Endianness.BigEndian)
         part = FileWindow.of(window, image.grid.factor(file.href, file.band, grid))
-        tiles = _needed_tiles(image, part)
-        full = [tile for tile in tiles if image.sizes[tile.index]]
-        ranges = [(image.offsets[tile.index], image.sizes[tile.index]) for tile in full]
+        tiles = [tile for tile in tiles_of(image, part) if image.sizes[tile.index]]
+        ranges = [(image.offsets[tile.index], image.sizes[tile.index]) for tile in tiles]
         blocks = await self._ranges.read_ranges(file, ranges)
-        arrived.blocks = {start: block for (start, _), block in zip(ranges, blocks, strict=True)}
         values = image.blank(part.last_row - part.first_row, part.last_col - part.first_col)
+        if image.is_deflated:
+            work = partial(inflate_into, values, blocks, tiles, image, part)
+            await asyncio.get_running_loop().run_in_executor(self._inflating, work)
+            return part.replicate(values, window)
+        arrived.blocks = {start: block for (start, _), block in zip(ranges, blocks, strict=True)}
         with _as_damage("tile"):
-            fetched = await directory.fetch_tiles([(tile.col, tile.row) for tile in full]) if full else []
+            fetched = await directory.fetch_tiles([(tile.col, tile.row) for tile in tiles]) if tiles else []
             decoded = await asyncio.gather(
                 *(each.decode(decoder_registry=self._decoders, pool=self._threads) for each in fetched)
             )
-            for tile, pixels in zip(full, decoded, strict=True):
-                _paste(values, np.asarray(pixels), tile, image, part)
+            for tile, pixels in zip(tiles, decoded, strict=True):
+                paste(values, np.asarray(pixels), tile, image, part)
         return part.replicate(values, window)
 
-    async def _whole_header(self, file: RangeFile) -> FileHeader:
-        """The header with every directory in it."""
+    async def _directory_bytes(self, file: RangeFile) -> bytes:
+        """The file's beginning with the whole directory of its full-resolution image, and no other directory."""
         header = await self._ranges.read_header(file)
         file.size_bytes = header.size_bytes
-        while (end := directories_end(header.content)) > len(header.content):
+        while (directory := first_directory(header.content)).end > len(header.content):
             known = len(header.content)
-            (rest,) = await self._ranges.read_ranges(file, [(known, end - known)])
+            (rest,) = await self._ranges.read_ranges(file, [(known, directory.end - known)])
             header = FileHeader(header.content + rest, file.size_bytes)
             self._ranges.keep_header(file, header)
-        return header
+        return directory.alone(header.content)
 
 
 def _refuse_address(address: str) -> None:
@@ -206,30 +216,3 @@ def _as_damage(what: str) -> Iterator[None]:
     else:
         return
     raise damage
-
-
-@dataclass(frozen=True)
-class _Tile:
-    index: int
-    row: int
-    col: int
-
-
-def _needed_tiles(image: TiledImage, part: FileWindow) -> list[_Tile]:
-    rows = range(part.first_row // image.tile_height_px, (part.last_row - 1) // image.tile_height_px + 1)
-    cols = range(part.first_col // image.tile_width_px, (part.last_col - 1) // image.tile_width_px + 1)
-    return [_Tile(row * image.num_tile_cols + col, row, col) for row in rows for col in cols]
-
-
-def _paste(values: NDArray[Any], pixels: NDArray[Any], tile: _Tile, image: TiledImage, part: FileWindow) -> None:
-    """Copies what a tile holds of the window."""
-    shape = (image.tile_height_px, image.tile_width_px, 1)
-    if pixels.shape != shape or pixels.dtype != image.dtype:
-        raise DamagedFileError(f"a tile of {pixels.shape} {pixels.dtype}, expected {shape} {image.dtype}")
-    tile_row, tile_col = tile.row * image.tile_height_px, tile.col * image.tile_width_px
-    first_row, first_col = max(part.first_row, tile_row), max(part.first_col, tile_col)
-    last_row = min(part.last_row, tile_row + image.tile_height_px)
-    last_col = min(part.last_col, tile_col + image.tile_width_px)
-    values[
-        first_row - part.first_row : last_row - part.first_row, first_col - part.first_col : last_col - part.first_col
-    ] = pixels[first_row - tile_row : last_row - tile_row, first_col - tile_col : last_col - tile_col, 0]
