@@ -4,6 +4,7 @@ Deflate, which every Sentinel-2 COG uses, is inflated here: ISA-L, where it is i
 decoder in async-tiff, and both it and zlib let other threads run meanwhile and check the stream's checksum.
 """
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,15 @@ from pipelines.patches.ranges import DamagedFileError
 from pipelines.patches.tiff_header import TiledImage
 from pipelines.patches.windows import FileWindow
 
-try:
-    from isal import isal_zlib as zlib  # type: ignore[import-not-found, unused-ignore]
-except ImportError:
-    import zlib
+
+def _fastest_zlib() -> Any:  # noqa: ANN401
+    try:
+        return importlib.import_module("isal.isal_zlib")
+    except ImportError:
+        return importlib.import_module("zlib")
+
+
+_zlib = _fastest_zlib()
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ def inflate_into(
     for tile, block in zip(tiles, blocks, strict=True):
         failure = ""
         try:
-            content = zlib.decompress(block, bufsize=image.tile_bytes)
-        except zlib.error as error:
+            content = _zlib.decompress(block, bufsize=image.tile_bytes)
+        except _zlib.error as error:
             failure = str(error)
         if failure or len(content) != image.tile_bytes:
             raise DamagedFileError(f"tile {tile.index} cannot be inflated: {failure or 'of another size'}")
