@@ -53,7 +53,7 @@ def patches(
         for key in context.partition_keys
     }
     tasks = [
-        ShardTask(workspace.path, manifest.folder, shard, catalog.url, catalog.signing, config)
+        ShardTask(workspace.path, manifest.folder, shard, catalog.url, catalog.signing, config, catalog.profile)
         for each in shards.values()
         for shard in each
     ]

@@ -77,7 +77,8 @@ def _add_replay(dataset: "Commands") -> None:
     replaying.add_argument("--into", type=Path, default=None, help="workspace to build in; default the same")
     replaying.add_argument("--stac-url", default=None, help="landing page; default $SATCLIP_STAC_URL or the preset's")
     replaying.add_argument("--collection", default="sentinel-2-l2a", help="STAC collection of the scenes")
-    replaying.add_argument("--signing", default="auto", help="auto, none or planetary_computer")
+    replaying.add_argument("--signing", default="auto", help="auto, none, planetary_computer or s3")
+    replaying.add_argument("--profile", default="auto", help="name or path of the catalog's mapping file")
     add_root(replaying)
     replaying.set_defaults(run=_dataset_replay)
 
@@ -161,7 +162,7 @@ def _dataset_replay(options: argparse.Namespace) -> int:
     root = workspace_root(options.root)
     given = Path(options.version)
     manifest = given if given.is_file() else dataset_folder(root, resolve_version(root, options.version))
-    catalog = ReplayCatalog(stac_url(options.stac_url), options.collection, options.signing)
+    catalog = ReplayCatalog(stac_url(options.stac_url), options.collection, options.signing, options.profile)
     into = options.into.resolve() if options.into else root
     report = replay_dataset(into, manifest, catalog, PatchConfig())
     total = report.num_equal + len(report.differing)

@@ -21,7 +21,7 @@ LOGGERS_WITH_ADDRESSES: Final = (
     "rasterio._env", "rasterio._err", "rasterio._io", "rasterio._base", "rasterio.env", "rasterio.session",
     "urllib3.connectionpool", "urllib3.util.retry", "urllib3.connection", "requests", "pystac_client",
     "pystac_client.client", "pystac_client.item_search", "pystac_client.stac_api_io", "aiohttp.client",
-    "aiohttp.internal",
+    "aiohttp.internal", "asyncio", "rasterio._vsiopener",
 )  # fmt: skip
 """Loggers of other libraries that write addresses or headers; a logger's filter does not reach its children."""
 

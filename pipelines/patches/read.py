@@ -1,18 +1,20 @@
-"""Exact windows of a scene's files, on the scene's own grid.
+"""Exact windows of a scene's files through GDAL: the second backend, and the one for JPEG 2000 and object stores.
 
 A failed read is either a verdict on the file (it is not there, or its bytes arrive and cannot be decoded) or a fault of
 the moment (network, throttling, token). Only a verdict may send a place to its next candidate.
 """
 
+import asyncio
 import logging
 import re
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import rasterio
 import requests
@@ -21,6 +23,10 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from pipelines.errors import SceneContentError, SceneReadError
+from pipelines.patches.config import PatchConfig
+from pipelines.patches.together import read_together
+from pipelines.patches.windows import FileGrid, FileWindow, Grid, PatchWindow, ReadTally
+from pipelines.redaction import redact_logs, redacted
 from pipelines.sampling.catalog import Catalog
 
 logger = logging.getLogger(__name__)
@@ -36,46 +42,15 @@ GDAL_SETTINGS: dict[str, Any] = {
     "CPL_VSIL_CURL_CACHE_SIZE": 16_777_216,
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",
 }
-"""Few requests per window, which benchmarks/reading.py counts, and no memory of failures."""
+"""Few requests per window, which benchmarks/patches.py counts, and no memory of failures."""
 
 GONE_STATUS = (404, 410)
 DENIED_STATUS = (401, 403)
 PROBE_TIMEOUT_S = 20
+PAST_END_STATUS = 416
 FIRST_BYTES = 32_768
-_SECRET = re.compile(r"\?[^\s'\"]*")
-
-
-class _RedactSignature(logging.Filter):
-    """Cuts query strings, which carry tokens, out of other libraries' log lines."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = _SECRET.sub("?...", record.getMessage()), None
-        return True
-
-
-_REDACT = _RedactSignature()
-_LOGGERS_WITH_ADDRESSES = ("rasterio._env", "rasterio._err", "rasterio._io", "rasterio._base", "urllib3.connectionpool")
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The grid of a patch's 10 m bands: CRS, upper-left corner of the scene, size and resolution."""
-
-    epsg: int
-    x_ul_m: float
-    y_ul_m: float
-    width_px: int
-    height_px: int
-    resolution_m: float
-
-
-@dataclass(frozen=True)
-class PatchWindow:
-    """A square of pixels on a scene's 10 m grid: upper-left row and column, side."""
-
-    row_px: int
-    col_px: int
-    size_px: int
+DRIVERS = ["GTiff", "JP2OpenJPEG"]
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 @dataclass
@@ -86,23 +61,23 @@ class WindowReader:
         catalog: Resolves and signs addresses.
         max_attempts: Attempts at one file.
         backoff_s: Wait after the first failed attempt; doubles each time.
-        num_reads: Files read so far.
-        num_retries: Attempts that failed so far.
+        tally: What all reads took so far.
+        stopping: Once set, no further attempt is begun.
     """
 
     catalog: Catalog
     max_attempts: int = 5
     backoff_s: float = 0.5
-    num_reads: int = 0
-    num_retries: int = 0
+    tally: ReadTally = field(default_factory=ReadTally)
+    stopping: threading.Event = field(default_factory=threading.Event, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
-        for name in _LOGGERS_WITH_ADDRESSES:
-            if _REDACT not in logging.getLogger(name).filters:
-                logging.getLogger(name).addFilter(_REDACT)
+        redact_logs()
 
-    def read_band(self, href: str, band: str, grid: Grid, window: PatchWindow) -> NDArray[Any]:
+    def read_band(
+        self, href: str, band: str, grid: Grid, window: PatchWindow, tally: ReadTally | None = None
+    ) -> NDArray[Any]:
         """One band in the window, replicated to the 10 m grid where it is coarser.
 
         Args:
@@ -110,6 +85,7 @@ class WindowReader:
             band: Name for messages.
             grid: The scene's 10 m grid; the file must share its corner and cover it.
             window: Which pixels.
+            tally: Grows with the reader's own.
 
         Returns:
             Values as delivered, shape (size_px, size_px).
@@ -128,8 +104,7 @@ class WindowReader:
                 values = self._read_once(href, band, grid, window)
             except RasterioError as error:
                 status = self._probe(href)
-                with self._lock:
-                    self.num_retries += 1
+                self._count(tally, ReadTally(num_retries=1))
                 if status in GONE_STATUS:
                     raise SceneContentError(
                         f"missing_file:{band}", f"{href}: the server says {status}, expected the file of {band}"
@@ -146,13 +121,13 @@ class WindowReader:
                     continue
                 faults += status not in (200, 206)
                 last = f"server status {status}" if status else "no answer from the server"
-                cause = _SECRET.sub("?...", str(error))
-                logger.info("%s: attempt %d of %d failed: %s (%s)", href, attempt, self.max_attempts, last, cause)
-                if attempt < self.max_attempts:
-                    time.sleep(self.backoff_s * 2 ** (attempt - 1))
+                logger.info(
+                    "%s: attempt %d of %d failed: %s (%s)", href, attempt, self.max_attempts, last, redacted(error)
+                )
+                if attempt < self.max_attempts and self.stopping.wait(self.backoff_s * 2 ** (attempt - 1)):
+                    raise SceneReadError(f"{href}: reading {band} was broken off, expected another attempt") from None
             else:
-                with self._lock:
-                    self.num_reads += 1
+                self._count(tally, ReadTally(num_reads=1))
                 return values
         if not faults and self._arrives_whole(href, grid, window):
             raise SceneContentError(
@@ -165,20 +140,27 @@ class WindowReader:
             f"{window.size_px} px; run again when the server is well: finished shards are kept"
         )
 
+    def _count(self, tally: ReadTally | None, more: ReadTally) -> None:
+        with self._lock:
+            self.tally.add(more)
+            if tally is not None:
+                tally.add(more)
+
     def _read_once(self, href: str, band: str, grid: Grid, window: PatchWindow) -> NDArray[Any]:
         address = self.catalog.absolute_href(href)
-        signed = self.catalog.signer.sign(address) if address.startswith("http") else address
-        with _gdal_settings(), rasterio.open(signed) as source:
-            factor = _factor(source, href, band, grid)
-            first_row, first_col = window.row_px // factor, window.col_px // factor
-            last_row = -(-(window.row_px + window.size_px) // factor)
-            last_col = -(-(window.col_px + window.size_px) // factor)
-            values = source.read(1, window=Window(first_col, first_row, last_col - first_col, last_row - first_row))
-        if factor > 1:
-            values = values.repeat(factor, axis=0).repeat(factor, axis=1)
-        row, col = window.row_px - first_row * factor, window.col_px - first_col * factor
-        cut: NDArray[Any] = values[row : row + window.size_px, col : col + window.size_px]
-        return cut
+        with self._open(address) as source:
+            part = FileWindow.of(window, _file_grid(source).factor(href, band, grid))
+            rows, cols = part.last_row - part.first_row, part.last_col - part.first_col
+            values = source.read(1, window=Window(part.first_col, part.first_row, cols, rows))
+        return part.replicate(values, window)
+
+    @contextmanager
+    def _open(self, address: str) -> Iterator[Any]:
+        """The file, opened as what it must be: other formats of GDAL may name other files."""
+        signer = self.catalog.signer
+        signed = signer.sign(address) if "://" in address and not address.startswith("file://") else address
+        with rasterio.Env(**{**GDAL_SETTINGS, **signer.gdal_settings}), rasterio.open(signed, driver=DRIVERS) as source:
+            yield source
 
     def _arrives_whole(self, href: str, grid: Grid, window: PatchWindow) -> bool:
         """Whether the bytes that the window needs can be fetched, or are proven to lie beyond the file's end."""
@@ -190,8 +172,8 @@ class WindowReader:
             for start, length in ranges:
                 header = {"Range": f"bytes={start}-{start + length - 1}"}
                 signed = self.catalog.signer.sign(address)
-                with requests.get(signed, headers=header, timeout=PROBE_TIMEOUT_S) as response:
-                    if response.status_code not in (200, 206, 416):
+                with requests.get(signed, headers=header, timeout=PROBE_TIMEOUT_S, allow_redirects=False) as response:
+                    if not _is_whole(response, start, length):
                         return False
         except requests.RequestException:
             return False
@@ -200,7 +182,7 @@ class WindowReader:
     def _needed_ranges(self, address: str, grid: Grid, window: PatchWindow) -> list[tuple[int, int]]:
         """Offset and length of every tile of the window, nothing where the directory cannot be read."""
         try:
-            with _gdal_settings(), rasterio.open(self.catalog.signer.sign(address)) as source:
+            with self._open(address) as source:
                 factor = max(round(source.transform.a / grid.resolution_m), 1)
                 height, width = source.block_shapes[0]
                 rows, cols = (
@@ -227,29 +209,74 @@ class WindowReader:
             return 200 if Path(address.removeprefix("file://")).is_file() else 404
         try:
             signed = self.catalog.signer.sign(address)
-            with requests.get(signed, headers={"Range": "bytes=0-0"}, timeout=PROBE_TIMEOUT_S, stream=True) as response:
+            with requests.get(
+                signed, headers={"Range": "bytes=0-0"}, timeout=PROBE_TIMEOUT_S, stream=True, allow_redirects=False
+            ) as response:
                 return response.status_code
         except requests.RequestException:
             return None
 
 
-def _factor(source: Any, href: str, band: str, grid: Grid) -> int:  # noqa: ANN401
-    """Pixels of the 10 m grid per pixel of the file along one axis."""
+class RasterioReader:
+    """Reads windows with a `WindowReader` in threads: ``band_workers`` for each of the ``num_workers`` places.
+
+    Args:
+        catalog: Resolves and signs addresses.
+        config: Bounds and persistence.
+    """
+
+    def __init__(self, catalog: Catalog, config: PatchConfig) -> None:
+        self._reader = WindowReader(catalog, max_attempts=config.max_attempts, backoff_s=config.backoff_s)
+        self._num_threads = config.num_workers * config.band_workers
+
+    async def __aenter__(self) -> Self:
+        """Prepares the threads; each starts with its first read."""
+        self._pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="rasterio")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Waits for the reads that GDAL is in; begins no other."""
+        self._reader.stopping.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._pool.shutdown)
+
+    async def read_bands(
+        self, hrefs: Mapping[str, str], grid: Grid, window: PatchWindow, tally: ReadTally
+    ) -> dict[str, NDArray[Any]]:
+        """See `PatchReader.read_bands`."""
+        return await read_together({band: self.read_band(hrefs[band], band, grid, window, tally) for band in hrefs})
+
+    async def read_band(self, href: str, band: str, grid: Grid, window: PatchWindow, tally: ReadTally) -> NDArray[Any]:
+        """One band in the window; see `WindowReader.read_band`."""
+        own = ReadTally()
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._pool, self._reader.read_band, href, band, grid, window, own)
+        finally:
+            tally.add(own)
+
+
+def _is_whole(response: requests.Response, start: int, length: int) -> bool:
+    """Whether an answer holds the very bytes that were asked for, or says that the file ends before them."""
+    if response.status_code == PAST_END_STATUS:
+        return True
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if response.status_code != 206 or match is None:
+        return False
+    first, last, size = (int(each) for each in match.groups())
+    return first == start and last + 1 == min(start + length, size) and len(response.content) == last + 1 - first
+
+
+def _file_grid(source: Any) -> FileGrid:  # noqa: ANN401
     transform = source.transform
-    factor: int = round(transform.a / grid.resolution_m)
-    epsg = source.crs.to_epsg() if source.crs else None
-    found = (epsg, transform.c, transform.f, source.width * factor, source.height * factor)
-    expected = (grid.epsg, grid.x_ul_m, grid.y_ul_m, grid.width_px, grid.height_px)
-    if factor < 1 or transform.a != factor * grid.resolution_m or transform.e != -transform.a or found != expected:
-        raise SceneContentError(
-            f"grid_mismatch:{band}",
-            f"{href}: grid (EPSG, x, y, width, height at {grid.resolution_m:g} m) is {found} with pixels of "
-            f"{transform.a:g} m, the item says {expected}; rewrite the item's proj fields to the file's",
-        )
-    return factor
-
-
-@contextmanager
-def _gdal_settings() -> Iterator[None]:
-    with rasterio.Env(**GDAL_SETTINGS):
-        yield
+    return FileGrid(
+        epsg=source.crs.to_epsg() if source.crs else None,
+        x_ul_m=transform.c,
+        y_ul_m=transform.f,
+        pixel_width_m=transform.a,
+        pixel_height_m=-transform.e,
+        width_px=source.width,
+        height_px=source.height,
+    )

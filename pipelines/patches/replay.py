@@ -81,7 +81,7 @@ def replay_dataset(
     manifest = plan_of_replay(root, path, rows, catalog.collection)
     accepting = config.model_copy(update={"clear_test": "none", "max_nodata_fraction": 1.0})
     tasks = [
-        ShardTask(root, manifest.folder, shard, catalog.url, catalog.signing, accepting)
+        ShardTask(root, manifest.folder, shard, catalog.url, catalog.signing, accepting, catalog.profile)
         for shard in store_schema(root, manifest).own_shards
     ]
     if run_tasks is None:
@@ -99,11 +99,12 @@ def replay_dataset(
 
 @dataclass(frozen=True)
 class ReplayCatalog:
-    """The catalog whose files are read: landing page, collection, way of signing (see `open_catalog`)."""
+    """The catalog whose files are read: landing page, collection, way of signing, profile (see `open_catalog`)."""
 
     url: str
     collection: str
     signing: str = "auto"
+    profile: str = "auto"
 
 
 def read_replay_manifest(path: Path) -> pd.DataFrame:

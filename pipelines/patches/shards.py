@@ -3,8 +3,8 @@
 import json
 import logging
 from collections import Counter
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipelines.errors import SceneContentError, SceneReadError, StoreError
+from pipelines.errors import SceneContentError, StoreError
+from pipelines.patches.async_read import open_reader
 from pipelines.patches.config import PatchConfig
+from pipelines.patches.offset_evidence import decide_offset
 from pipelines.patches.quality import (
     UNKNOWN_QUALITY,
     WindowQuality,
@@ -21,12 +23,14 @@ from pipelines.patches.quality import (
     validate_quality,
     window_quality,
 )
-from pipelines.patches.read import Grid, PatchWindow, WindowReader
 from pipelines.patches.shard_lock import exclusive_shard
 from pipelines.patches.store import PatchStore, StoreSchema, dataset_folder, open_store, read_store
+from pipelines.patches.together import all_or_none, run_on_own_loop
+from pipelines.patches.windows import Grid, PatchReader, PatchWindow, ReadTally
 from pipelines.progress import Progress
 from pipelines.provenance import content_hash, package_versions
-from pipelines.sampling.catalog import open_catalog
+from pipelines.sampling.catalog import Catalog, open_catalog
+from pipelines.sampling.catalog_profile import CatalogProfile
 from pipelines.sampling.manifest import SamplingManifest, open_plan
 from pipelines.sampling.scenes import scene_hrefs
 from pipelines.sentinel2 import BANDS, SCENE_CLASSIFICATION
@@ -97,21 +101,44 @@ PATCH_COLUMNS = tuple(each.name for each in fields(PatchRow))
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What building a shard did."""
+    """What building a shard did.
+
+    Attributes:
+        num_reads: Windows of files that were read, of every scene that was tried.
+        num_retries: Attempts at a file that failed.
+        num_requests: HTTP requests for the scenes that were taken; those that GDAL makes are not counted.
+        num_bytes: Bytes that they brought.
+        num_requests_rejected: HTTP requests for scenes that were refused.
+        num_bytes_rejected: Bytes that they brought.
+    """
 
     shard: int
     skipped: bool
     num_places: int
     num_valid: int
     rejections: dict[str, int]
-    num_reads: int
-    num_retries: int
+    num_reads: int = 0
+    num_retries: int = 0
+    num_requests: int = 0
+    num_bytes: int = 0
+    num_requests_rejected: int = 0
+    num_bytes_rejected: int = 0
+
+
+@dataclass(frozen=True)
+class _Tallies:
+    """What reading took for the scenes that were taken, and for those that were refused."""
+
+    taken: ReadTally = field(default_factory=ReadTally)
+    refused: ReadTally = field(default_factory=ReadTally)
 
 
 def build_shard(
-    manifest: SamplingManifest, store: PatchStore, shard: int, reader: WindowReader, config: PatchConfig
+    manifest: SamplingManifest, store: PatchStore, shard: int, catalog: Catalog, config: PatchConfig
 ) -> ShardReport:
     """Reads the patches of a shard and writes it; a finished shard is left as it is.
+
+    Runs on an event loop of its own, with ``num_workers`` places in flight.
 
     Raises:
         SceneReadError: a file could not be read now. Nothing of the shard is kept, so that the next run makes the same
@@ -121,11 +148,11 @@ def build_shard(
     with exclusive_shard(store.folder, shard):
         if store.is_done(shard):
             return _skip(store, shard, config)
-        return _build_and_write(manifest, store, shard, reader, config)
+        return _build_and_write(manifest, store, shard, catalog, config)
 
 
 def _build_and_write(
-    manifest: SamplingManifest, store: PatchStore, shard: int, reader: WindowReader, config: PatchConfig
+    manifest: SamplingManifest, store: PatchStore, shard: int, catalog: Catalog, config: PatchConfig
 ) -> ShardReport:
     rows = store.schema.rows(shard)
     size = store.schema.patch_size_px
@@ -134,22 +161,28 @@ def _build_and_write(
     places = manifest.places.iloc[planned.start : planned.stop]
     candidates = dict(tuple(manifest.shard_candidates(planned).groupby("place_id", sort=False)))
     progress = Progress(logger, f"shard {shard}", total=len(rows), unit="places")
-    with ThreadPoolExecutor(config.band_workers * config.num_workers) as band_pool:
+    tallies = _Tallies()
 
-        def build(index: int) -> PatchRow:
-            place = places.iloc[index]
-            row = _build_place(place, candidates.get(place["place_id"]), dn[index], reader, config, band_pool)
-            progress.advance()
-            return row
+    async def build() -> list[PatchRow]:
+        built: dict[int, PatchRow] = {}
+        async with open_reader(catalog, config) as reader:
 
-        with ThreadPoolExecutor(config.num_workers) as place_pool:
-            futures = [place_pool.submit(build, index) for index in range(len(rows))]
-            built = _gather(futures)
-    table = pd.DataFrame([asdict(row) for row in built], columns=list(PATCH_COLUMNS))
+            async def work(waiting: Iterator[int]) -> None:
+                for index in waiting:
+                    place = places.iloc[index]
+                    found = candidates.get(place["place_id"])
+                    built[index] = await _build_place(place, found, dn[index], reader, config, catalog.profile, tallies)
+                    progress.advance()
+
+            waiting = iter(range(len(rows)))
+            await all_or_none([work(waiting) for _ in range(min(config.num_workers, len(rows)))])
+        return [built[index] for index in range(len(rows))]
+
+    table = pd.DataFrame([asdict(row) for row in run_on_own_loop(build)], columns=list(PATCH_COLUMNS))
     settings = acceptance_settings(config)
     record = {"patch_config": settings, "config_sha256": content_hash(settings), "packages": package_versions()}
     store.write_shard(shard, dn, table, record)
-    return _report(store, shard, skipped=False, reader=reader)
+    return _report(store, shard, tallies)
 
 
 def acceptance_settings(config: PatchConfig) -> dict[str, object]:
@@ -164,24 +197,17 @@ def _skip(store: PatchStore, shard: int, config: PatchConfig) -> ShardReport:
             f"{store.sidecar_path(shard)}: shard {shard} was built with {found}, expected {wanted}; set the former, or "
             f"delete {store.folder / 'shards'} to build every shard again"
         )
-    return _report(store, shard, skipped=True, reader=None)
+    return _report(store, shard, None)
 
 
-def _gather(futures: list[Future[PatchRow]]) -> list[PatchRow]:
-    try:
-        return [future.result() for future in futures]
-    finally:
-        for future in futures:
-            future.cancel()
-
-
-def _build_place(
+async def _build_place(
     place: Any,  # noqa: ANN401
     candidates: pd.DataFrame | None,
     out: NDArray[np.uint16],
-    reader: WindowReader,
+    reader: PatchReader,
     config: PatchConfig,
-    band_pool: ThreadPoolExecutor,
+    profile: CatalogProfile,
+    tallies: _Tallies,
 ) -> PatchRow:
     rejections: list[tuple[str, str]] = []
     empty = PatchRow(
@@ -193,13 +219,18 @@ def _build_place(
         valid=False,
     )
     for candidate in () if candidates is None else candidates.itertuples(index=False):
+        tally = ReadTally()
         try:
-            quality = _read_patch(candidate, out, reader, config, band_pool)
+            quality = await _read_patch(candidate, out, reader, config, tally)
         except SceneContentError as error:
+            tallies.refused.add(tally)
             rejections.append((str(candidate.item_id), error.reason))
             logger.debug("place %d: %s", empty.place_id, error)
             out[:] = 0
             continue
+        tallies.taken.add(tally)
+        offset, offset_source = decide_offset(out, int(candidate.boa_add_offset), str(candidate.offset_source), profile)
+        scene = {name: getattr(candidate, name) for name in SCENE_COLUMNS}
         return replace(
             empty,
             lon_deg=float(candidate.patch_lon_deg),
@@ -209,18 +240,18 @@ def _build_place(
             x_ul_m=float(candidate.x_ul_m + candidate.col_px * candidate.resolution_m),
             y_ul_m=float(candidate.y_ul_m - candidate.row_px * candidate.resolution_m),
             **asdict(quality),
-            **{name: getattr(candidate, name) for name in SCENE_COLUMNS},
+            **scene | {"boa_add_offset": offset, "offset_source": offset_source},
         )
     reason = NO_CANDIDATE if candidates is None else EXHAUSTED
     return replace(empty, reason=reason, rejections=json.dumps(rejections))
 
 
-def _read_patch(
+async def _read_patch(
     candidate: Any,  # noqa: ANN401
     out: NDArray[np.uint16],
-    reader: WindowReader,
+    reader: PatchReader,
     config: PatchConfig,
-    band_pool: ThreadPoolExecutor,
+    tally: ReadTally,
 ) -> WindowQuality:
     """Reads a candidate's window into ``out``, the scene classification first.
 
@@ -245,39 +276,46 @@ def _read_patch(
             raise SceneContentError(
                 "missing_band:SCL", f"{item_id}: no scene classification; set clear_test to none to accept such scenes"
             )
-        quality = window_quality(reader.read_band(hrefs[SCENE_CLASSIFICATION], SCENE_CLASSIFICATION, grid, window))
-        validate_quality(quality, config, item_id)
-    reads = [band_pool.submit(reader.read_band, hrefs[band], band, grid, window) for band in BANDS]
-    failures = [error for each in reads if (error := each.exception()) is not None]
-    if failures:
-        raise next((error for error in failures if isinstance(error, SceneReadError)), failures[0])
-    for index, each in enumerate(reads):
-        values = each.result()
-        if values.dtype != np.uint16:
+        first = await reader.read_bands({SCENE_CLASSIFICATION: hrefs[SCENE_CLASSIFICATION]}, grid, window, tally)
+        scl = first[SCENE_CLASSIFICATION]
+        if scl.dtype != np.uint8:
             raise SceneContentError(
-                f"wrong_type:{BANDS[index]}", f"{item_id}: {BANDS[index]} holds {values.dtype}, expected uint16"
+                f"wrong_type:{SCENE_CLASSIFICATION}", f"{item_id}: SCL holds {scl.dtype}, expected uint8"
             )
-        out[index] = values
+        quality = window_quality(scl)
+        validate_quality(quality, config, item_id)
+    read = await reader.read_bands({band: hrefs[band] for band in BANDS}, grid, window, tally)
+    for index, band in enumerate(BANDS):
+        if read[band].dtype != np.uint16:
+            raise SceneContentError(
+                f"wrong_type:{band}", f"{item_id}: {band} holds {read[band].dtype}, expected uint16"
+            )
+        out[index] = read[band]
     nodata_fraction = validate_pixels(out, config, item_id)
     return WindowQuality(quality.unclear_fraction, quality.snow_fraction, nodata_fraction)
 
 
-def _report(store: PatchStore, shard: int, *, skipped: bool, reader: WindowReader | None) -> ShardReport:
+def _report(store: PatchStore, shard: int, tallies: _Tallies | None) -> ShardReport:
     rows = store.read_sidecar(shard)
     verdicts = Counter(verdict for text in rows["rejections"] for _, verdict in json.loads(text))
+    taken, refused = (tallies.taken, tallies.refused) if tallies else (ReadTally(), ReadTally())
     report = ShardReport(
         shard=shard,
-        skipped=skipped,
+        skipped=tallies is None,
         num_places=len(rows),
         num_valid=int(rows["valid"].sum()),
         rejections=dict(sorted(verdicts.items())),
-        num_reads=reader.num_reads if reader else 0,
-        num_retries=reader.num_retries if reader else 0,
+        num_reads=taken.num_reads + refused.num_reads,
+        num_retries=taken.num_retries + refused.num_retries,
+        num_requests=taken.num_requests,
+        num_bytes=taken.num_bytes,
+        num_requests_rejected=refused.num_requests,
+        num_bytes_rejected=refused.num_bytes,
     )
     logger.info(
         "shard %d %s: %d of %d places have a patch, rejected scenes %s",
         shard,
-        "was done" if skipped else "done",
+        "was done" if report.skipped else "done",
         report.num_valid,
         report.num_places,
         report.rejections or "none",
@@ -326,6 +364,7 @@ class ShardTask:
         catalog_url: Landing page of the STAC API.
         signing: How addresses are signed.
         config: How patches are read.
+        profile: How the catalog names things; a profile's name or the path of one.
     """
 
     root: Path
@@ -334,6 +373,7 @@ class ShardTask:
     catalog_url: str
     signing: str
     config: PatchConfig
+    profile: str = "auto"
 
 
 def run_shard_task(task: ShardTask) -> ShardReport:
@@ -347,6 +387,5 @@ def run_shard_task(task: ShardTask) -> ShardReport:
     store = open_store(dataset_folder(task.root, manifest.plan_id), store_schema(task.root, manifest))
     if store.is_done(task.shard):
         return _skip(store, task.shard, task.config)
-    catalog = open_catalog(task.catalog_url, manifest.collection, task.signing)
-    reader = WindowReader(catalog, max_attempts=task.config.max_attempts, backoff_s=task.config.backoff_s)
-    return build_shard(manifest, store, task.shard, reader, task.config)
+    catalog = open_catalog(task.catalog_url, manifest.collection, task.signing, profile=task.profile)
+    return build_shard(manifest, store, task.shard, catalog, task.config)

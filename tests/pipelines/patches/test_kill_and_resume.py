@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 
 from pipelines.patches.config import PatchConfig
-from pipelines.patches.read import WindowReader
 from pipelines.patches.shards import build_shard, store_schema
 from pipelines.patches.store import PatchStore, dataset_folder, open_store
 from pipelines.sampling.catalog import open_catalog
@@ -44,9 +43,9 @@ def build(root: str, plan_folder: str, stac_url: str) -> None:
     """What is killed: all shards, one after another."""
     manifest = open_plan(Path(plan_folder))
     store = small_store(Path(root), manifest)
-    reader = WindowReader(open_catalog(stac_url, manifest.collection), CONFIG.max_attempts, CONFIG.backoff_s)
+    catalog = open_catalog(stac_url, manifest.collection)
     for shard in range(store.schema.num_shards):
-        build_shard(manifest, store, shard, reader, CONFIG)
+        build_shard(manifest, store, shard, catalog, CONFIG)
 
 
 class Site:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -31,7 +32,7 @@ from pipelines.sampling.manifest import SamplingManifest, read_sampling_manifest
 from pipelines.sampling.scenes import find_scenes
 from tests.loopback.cog import CogServer
 from tests.loopback.coordinate_scene import CoordinateScene, SclBlock, collection
-from tests.loopback.faults import reset, status, truncate
+from tests.loopback.faults import reset, slow, status, truncate
 from tests.loopback.stac import PgstacServer
 from tests.loopback.stub_stac import StubStac
 
@@ -39,13 +40,14 @@ NORTH = CoordinateScene(epsg=32632, x_ul_m=399960, y_ul_m=5300040, mgrs_tile="32
 SOUTH = CoordinateScene(epsg=32722, x_ul_m=600000, y_ul_m=7400020, mgrs_tile="22KFU", scene_number=1)
 LATER = replace(NORTH, acquired=datetime(2022, 8, 1, 10, 20, 31, tzinfo=UTC), scene_number=2, cloud_cover_percent=9.0)
 QUICK = PatchConfig(max_attempts=3, backoff_s=0.0, num_workers=2)
+EITHER_READER = pytest.mark.parametrize("planet", ["auto", "rasterio"], indirect=True)
 
 
 class Planet:
     """A STAC API and its files behind one origin, and the chain run on them."""
 
-    def __init__(self, server: CogServer, stub: StubStac, root: Path) -> None:
-        self.server, self.stub, self.root = server, stub, root
+    def __init__(self, server: CogServer, stub: StubStac, root: Path, reader: str = "auto") -> None:
+        self.server, self.stub, self.root, self.reader = server, stub, root, reader
 
     def add(self, *scenes: CoordinateScene) -> None:
         for scene in scenes:
@@ -62,6 +64,7 @@ class Planet:
 
     def build(self, config: PatchConfig = QUICK) -> ShardReport:
         plan = read_sampling_manifest(self.root / "sampling").folder
+        config = config.model_copy(update={"reader": self.reader})
         return run_shard_task(ShardTask(self.root, plan, 0, self.server.stac_url, "auto", config))
 
     def rows(self, manifest: SamplingManifest) -> pd.DataFrame:
@@ -72,10 +75,10 @@ class Planet:
 
 
 @pytest.fixture
-def planet(token_endpoint: CogServer, tmp_path: Path) -> Iterator[Planet]:
+def planet(token_endpoint: CogServer, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Planet]:
     with StubStac(collection()) as stub:
         token_endpoint.hand_on_to(stub.url)
-        yield Planet(token_endpoint, stub, tmp_path / "workspace")
+        yield Planet(token_endpoint, stub, tmp_path / "workspace", getattr(request, "param", "auto"))
 
 
 @pytest.mark.parametrize("scene", [NORTH, SOUTH], ids=["north", "south"])
@@ -110,6 +113,31 @@ def test_a_cloudy_window_gives_way_to_the_next_candidate(planet: Planet) -> None
     )
 
 
+def test_requests_for_rejected_scenes_are_counted_apart(planet: Planet) -> None:
+    planet.add(replace(NORTH, scl_blocks=[SclBlock(200, 200, 100, 100, 9)]), LATER)
+    planet.plan([NORTH.lonlat_at(500, 500)])
+    planet.server.forget_requests()
+    report = planet.build()
+    asked = [each for each in planet.server.requests if each.path.startswith("/cog/")]
+    refused = sum(NORTH.item_id in each.path for each in asked)
+    assert (report.num_requests_rejected, report.num_requests) == (refused, len(asked) - refused)
+    assert refused <= 2
+    assert 0 < report.num_bytes_rejected < report.num_bytes
+    assert (report.num_reads, report.num_retries) == (14, 0)
+
+
+def test_a_place_that_cannot_be_read_ends_the_others_at_once(planet: Planet) -> None:
+    planet.add(NORTH, SOUTH)
+    manifest = planet.plan([NORTH.lonlat_at(500, 500), SOUTH.lonlat_at(300, 800)])
+    planet.server.script(f"*{NORTH.file_name('B05')}", status(503, times=None))
+    planet.server.script(f"*{SOUTH.file_name('B05')}", slow(60.0, times=None))
+    begun = time.monotonic()
+    with pytest.raises(SceneReadError, match="B05 could not be read"):
+        planet.build()
+    assert time.monotonic() - begun < 30
+    assert not read_store(dataset_folder(planet.root, manifest.plan_id)).is_done(0)
+
+
 def test_snow_is_allowed_and_counted(planet: Planet) -> None:
     planet.add(replace(NORTH, background_class=11))
     manifest = planet.plan([NORTH.lonlat_at(500, 500)])
@@ -130,6 +158,7 @@ def test_an_exhausted_place_stays_as_a_row_with_its_reason(planet: Planet) -> No
     assert not planet.pixels(manifest)[[0, 2]].any()
 
 
+@EITHER_READER
 @pytest.mark.parametrize(
     "fault", [status(503, times=2), status(429, times=2), reset(times=2)], ids=["503", "429", "cut"]
 )
@@ -143,6 +172,7 @@ def test_a_transient_fault_never_changes_the_choice(planet: Planet, fault: objec
     assert row.rejections == "[]"
 
 
+@EITHER_READER
 def test_a_lasting_fault_fails_the_shard_and_the_next_run_makes_the_same_choice(planet: Planet) -> None:
     planet.add(NORTH, LATER)
     manifest = planet.plan([NORTH.lonlat_at(500, 500)])
@@ -157,6 +187,7 @@ def test_a_lasting_fault_fails_the_shard_and_the_next_run_makes_the_same_choice(
     assert planet.rows(manifest).loc[0, "item_id"] == NORTH.item_id
 
 
+@EITHER_READER
 def test_a_missing_file_is_a_verdict(planet: Planet) -> None:
     planet.add(NORTH, LATER)
     (planet.server.folder / NORTH.file_name("B8A")).unlink()
@@ -167,6 +198,7 @@ def test_a_missing_file_is_a_verdict(planet: Planet) -> None:
     assert json.loads(row.rejections) == [[NORTH.item_id, "missing_file:B8A"]]
 
 
+@EITHER_READER
 def test_a_truncated_file_is_a_verdict(planet: Planet) -> None:
     planet.add(NORTH, LATER)
     manifest = planet.plan([NORTH.lonlat_at(900, 900)])
@@ -199,6 +231,7 @@ def test_a_server_that_fails_on_the_bytes_themselves_gives_no_verdict(planet: Pl
     assert answered(href) == 503
 
 
+@EITHER_READER
 def test_an_item_that_lies_about_its_grid_is_a_verdict(planet: Planet) -> None:
     planet.add(NORTH, LATER)
     for asset in planet.stub.items[0]["assets"].values():
@@ -235,6 +268,7 @@ def test_the_offset_follows_the_baseline_and_not_the_date(planet: Planet, baseli
     assert (row.boa_add_offset, row.offset_source, row.processing_baseline) == (offset, "processing_baseline", baseline)
 
 
+@EITHER_READER
 def test_tokens_are_fetched_late_renewed_once_and_never_written(
     planet: Planet, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -257,6 +291,7 @@ def test_tokens_are_fetched_late_renewed_once_and_never_written(
     assert "sig=" not in caplog.text.replace("sig=...", "")
 
 
+@EITHER_READER
 def test_a_renewed_token_costs_no_attempt(planet: Planet) -> None:
     planet.add(NORTH)
     manifest = planet.plan([NORTH.lonlat_at(500, 500)])
@@ -266,6 +301,7 @@ def test_a_renewed_token_costs_no_attempt(planet: Planet) -> None:
     assert planet.rows(manifest).loc[0, "valid"]
 
 
+@EITHER_READER
 def test_access_that_stays_denied_is_told_and_is_no_verdict(planet: Planet) -> None:
     planet.add(NORTH, LATER)
     planet.plan([NORTH.lonlat_at(500, 500)])
