@@ -49,7 +49,6 @@ DENIED_STATUS = (401, 403)
 PROBE_TIMEOUT_S = 20
 PAST_END_STATUS = 416
 FIRST_BYTES = 32_768
-DRIVERS = ["GTiff", "JP2OpenJPEG"]
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -159,7 +158,10 @@ class WindowReader:
         """The file, opened as what it must be: other formats of GDAL may name other files."""
         signer = self.catalog.signer
         signed = signer.sign(address) if "://" in address and not address.startswith("file://") else address
-        with rasterio.Env(**{**GDAL_SETTINGS, **signer.gdal_settings}), rasterio.open(signed, driver=DRIVERS) as source:
+        with (
+            rasterio.Env(**{**GDAL_SETTINGS, **signer.gdal_settings}),
+            rasterio.open(signed, driver=_driver(address)) as source,
+        ):
             yield source
 
     def _arrives_whole(self, href: str, grid: Grid, window: PatchWindow) -> bool:
@@ -256,6 +258,10 @@ class RasterioReader:
             return await loop.run_in_executor(self._pool, self._reader.read_band, href, band, grid, window, own)
         finally:
             tally.add(own)
+
+
+def _driver(address: str) -> str:
+    return "JP2OpenJPEG" if address.lower().endswith(".jp2") else "GTiff"
 
 
 def _is_whole(response: requests.Response, start: int, length: int) -> bool:
