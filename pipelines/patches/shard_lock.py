@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +16,8 @@ from pipelines.atomic import write_json
 from pipelines.errors import StoreError
 
 LOCKS = "locks"
+TELLING_ATTEMPTS = 20
+TELLING_WAIT_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,11 @@ def exclusive_shard(store_folder: Path, shard: int) -> Iterator[None]:
 
 
 def _describe(told: Path) -> str:
-    try:
-        holder = ShardHolder(**json.loads(told.read_text()))
-    except (OSError, ValueError, TypeError):
-        return "another process"  # it has only just taken the lock
-    return f"process {holder.pid} on {holder.host} since {holder.since}"
+    for _ in range(TELLING_ATTEMPTS):
+        try:
+            holder = ShardHolder(**json.loads(told.read_text()))
+        except (OSError, ValueError, TypeError):
+            time.sleep(TELLING_WAIT_S)  # it has only just taken the lock, or is about to give it back
+        else:
+            return f"process {holder.pid} on {holder.host} since {holder.since}"
+    return "another process"

@@ -122,6 +122,7 @@ class LoopbackServer:
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._closing = threading.Event()
+        self._awake = threading.Event()
         self._http = _Http(self)
         self._thread = self._new_thread()
         self._refusal: threading.Thread | None = None
@@ -146,9 +147,11 @@ class LoopbackServer:
             self._faults.extend((pattern, fault) for fault in faults)
 
     def heal(self) -> None:
-        """Forgets all faults."""
+        """Forgets all faults and answers now what was being answered slowly."""
         with self._lock:
             self._faults.clear()
+            self._awake.set()
+            self._awake = threading.Event()
 
     def forget_requests(self) -> None:
         """Empties the record of requests."""
@@ -217,6 +220,7 @@ class LoopbackServer:
     def stop(self) -> None:
         """Breaks off all connections and ends all threads."""
         self._closing.set()
+        self._awake.set()
         if self._refusal is not None:
             self._refusal.join()
         self._http.shutdown()
@@ -287,7 +291,9 @@ class Exchange(BaseHTTPRequestHandler):
             self.keep_bytes = fault.keep_bytes if fault.kind == "truncate" else None
             if fault.kind == "revoke":
                 owner.revoke_tokens()
-            if fault.kind != "slow" or not owner._closing.wait(fault.delay_s):
+            if fault.kind == "slow":
+                owner._awake.wait(fault.delay_s)
+            if not owner._closing.is_set():
                 owner.answer(self)
 
     def _reset(self) -> None:

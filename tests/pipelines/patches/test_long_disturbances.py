@@ -15,7 +15,7 @@ from tests.drill.build import Job, write_plan
 from tests.drill.trial import readers
 from tests.loopback.cog import CogServer
 from tests.loopback.coordinate_scene import CoordinateScene, collection
-from tests.loopback.faults import cut, drop, other_range, short, status
+from tests.loopback.faults import Fault, cut, drop, other_range, short, status
 from tests.loopback.stub_stac import StubStac
 
 FIRST = CoordinateScene(32632, 399960, 5300040, "32TLT", cloud_cover_percent=1.0)
@@ -38,7 +38,7 @@ SECOND = replace(FIRST, acquired=datetime(2022, 8, 1, 10, tzinfo=UTC), cloud_cov
     ids=lambda fault: fault.kind,
 )
 def test_answers_that_show_that_the_server_is_unwell_never_refuse_a_scene(
-    token_endpoint: CogServer, tmp_path: Path, fault: object, band: str, reader: str | None
+    token_endpoint: CogServer, tmp_path: Path, fault: Fault, band: str, reader: str | None
 ) -> None:
     settings = {} if reader is None else {"reader": reader}
     config = PatchConfig(max_attempts=3, backoff_s=0.0, **settings)
@@ -51,8 +51,12 @@ def test_answers_that_show_that_the_server_is_unwell_never_refuse_a_scene(
         write_plan(job)
         task = ShardTask(tmp_path, read_sampling_manifest(job.sampling_folder).folder, 0, job.stac_url, "auto", config)
         token_endpoint.script(f"*{FIRST.file_name(band)}", fault)
-        with pytest.raises(SceneReadError, match=band):
-            run_shard_task(task)
+        try:
+            run_shard_task(task)  # GDAL asks for the whole of a small file, of which half may be enough
+        except SceneReadError as error:
+            assert band in str(error)
+        else:
+            assert (reader, band) == ("rasterio", "SCL")
         token_endpoint.heal()
         run_shard_task(task)
     (sidecar,) = tmp_path.rglob("shards/00000.parquet")

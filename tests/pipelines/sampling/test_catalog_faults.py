@@ -15,9 +15,6 @@ SCENE = CoordinateScene(32632, 399960, 5300040, "32TLT")
 
 
 @pytest.mark.network
-@pytest.mark.xfail(
-    reason="pystac's own STACError comes through where the second landing page is cut off (drill, seed 0)"
-)
 @pytest.mark.parametrize("fault", [cut, drop])
 def test_a_landing_page_that_is_cut_off_is_asked_for_again_or_told(cog_server: CogServer, fault: type[Fault]) -> None:
     with StubStac(collection(), [json.loads(json.dumps(SCENE.item(cog_server.cog_url)))]) as stub:
