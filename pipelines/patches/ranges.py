@@ -141,6 +141,8 @@ class RangeSource:
     ) -> None:
         """Closes every connection."""
         await self._session.close()
+        for _ in range(2):  # connections that were broken off are closed by the loop's next turns
+            await asyncio.sleep(0)
 
     async def read_header(self, file: RangeFile) -> FileHeader:
         """The file's first bytes, from memory where they were read before.
