@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from pystac_client.exceptions import APIError
 from pipelines.errors import CatalogError
 from pipelines.progress import Progress
 from pipelines.sampling.areas import area_of_places
-from pipelines.sampling.bulk_store import Part, list_parts
+from pipelines.sampling.bulk_store import BLOB_SCHEMES, Part, list_parts
 from pipelines.sampling.catalog import Catalog
 from pipelines.sampling.config import SearchConfig
 from pipelines.sampling.footprints import normalized_footprints
@@ -104,7 +105,13 @@ def _offered(catalog: Catalog) -> tuple[str, dict[str, Any]] | None:
     asset = None if collection is None else collection.to_dict().get("assets", {}).get(BULK_ASSET)
     if asset is None:
         return None
-    return str(asset["href"]), dict(asset.get("table:storage_options") or {})
+    href = urlsplit(str(asset["href"]))
+    if href.scheme not in BLOB_SCHEMES and (href.scheme, href.netloc) != urlsplit(catalog.url)[:2]:
+        raise BulkUnfitError(
+            f"the collection's table lies at {href.scheme or 'a path'} {href.netloc}, expected Azure storage or the "
+            "catalog's own host; set bulk_href if it is meant"
+        )
+    return href.geturl(), dict(asset.get("table:storage_options") or {})
 
 
 def _period(config: SearchConfig) -> tuple[datetime, datetime]:

@@ -15,6 +15,7 @@ from obstore.store import AzureStore, HTTPStore, LocalStore, ObjectStore
 
 from pipelines.errors import CatalogError
 
+BLOB_SCHEMES = ("abfs", "abfss", "az")
 _PERIOD = re.compile(r"_(\d{4}-\d\d-\d\dT[^_/]+)_(\d{4}-\d\d-\d\dT[^_/]+)\.parquet$")
 _BLOB_HOST = re.compile(r"([a-z0-9]+)\.(?:blob|dfs)\.core\.windows\.net$")
 
@@ -79,7 +80,7 @@ def open_store(href: str, storage_options: dict[str, Any]) -> tuple[ObjectStore,
         folder, _, name = parts.path.rpartition("/")
         base = f"{parts.scheme}://{parts.netloc}{folder}/"
         return HTTPStore(base, client_options={"allow_http": parts.scheme == "http"}), name
-    if parts.scheme in ("abfs", "abfss", "az"):
+    if parts.scheme in BLOB_SCHEMES:
         container, _, host = parts.netloc.partition("@")
         named = _BLOB_HOST.match(host)
         account = named[1] if named else storage_options.get("account_name")

@@ -38,7 +38,13 @@ class SceneTable:
     @property
     def num_items(self) -> int:
         """Different items seen, with those that cannot serve."""
+        return len(self)
+
+    def __len__(self) -> int:
         return len(self._known)
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._known
 
     def add(self, item_id: str, scene: Scene | str, footprint: BaseGeometry) -> None:
         """Takes one item: its scene, or the reason why it cannot serve."""

@@ -73,7 +73,7 @@ class Searcher:
         table = SceneTable()
         pool = ThreadPoolExecutor(CONCURRENT_SEARCHES)
         try:
-            for described in pool.map(lambda group: self._search_group(*group), groups):
+            for described in pool.map(lambda group: self._search_group(group[0], group[1], table), groups):
                 for item_id, scene, footprint in described:
                     table.add(item_id, scene, footprint)
                 progress.advance()
@@ -83,31 +83,38 @@ class Searcher:
             self._cache.prune()
         return table
 
-    def search(self, area: Area, start_date: str | None = None, end_date: str | None = None) -> Described:
+    def search(self, area: Area, known_items: SceneTable | None = None) -> Described:
         """The items that touch an area, from the cache or the catalog.
+
+        Args:
+            area: GeoJSON geometry.
+            known_items: Items that are in it already are not described again.
 
         Raises:
             CatalogError: the catalog fails.
         """
         config = self.config
-        dates = (start_date or config.start_date, end_date or config.end_date)
+        dates = (config.start_date, config.end_date)
         asked = {"area": area, "dates": dates, "cloud": config.max_cloud_cover_percent}
         known = self._cache.read(asked) if self._cache is not None else None
         with self._lock:
             self.num_searches += 1
             self.num_cached += known is not None
         if known is not None:
-            return [self._describe(item) for item in known]
+            return [self._describe(item) for item in known if not (known_items and str(item.get("id")) in known_items)]
         described: Described = []
+        num_items = 0
         lines: list[str] = []
         size = self._page_size or USUAL_PAGE
         limit: dict[str, Any] = {"limit": size} if self._page_size else {}
         for item in self.catalog.search(area, *dates, config.max_cloud_cover_percent, **limit):
-            described.append(self._describe(item))
+            num_items += 1
+            if not (known_items and str(item.get("id")) in known_items):
+                described.append(self._describe(item))
             if self._cache is not None:
                 lines.append(self._cache.line(item))
         with self._lock:
-            self.num_pages += max(1, -(-len(described) // size))
+            self.num_pages += max(1, -(-num_items // size))
         if self._cache is not None:
             self._cache.write(asked, lines)
         return described
@@ -115,12 +122,12 @@ class Searcher:
     def _describe(self, item: dict[str, Any]) -> tuple[str, Scene | str, BaseGeometry]:
         return str(item.get("id")), scene_of_item(item, self.catalog), footprint_of_item(item)
 
-    def _search_group(self, rows: NDArray[np.intp], by_box: bool) -> Described:
+    def _search_group(self, rows: NDArray[np.intp], by_box: bool, table: SceneTable) -> Described:
         """Searches for one group; where that fails but the catalog lives, in smaller pages, then in halves."""
         lonlat_deg = self.lonlat_deg[rows]
         area = area_of_box(lonlat_deg) if by_box else area_of_places(lonlat_deg)
         try:
-            return self.search(area)
+            return self.search(area, table)
         except CatalogError as error:
             failure = error
         smaller = next((size for size in SMALLER_PAGES if size < (self._page_size or USUAL_PAGE)), None)
@@ -130,10 +137,10 @@ class Searcher:
         if smaller is not None:
             self._page_size = smaller
         if len(rows) == 1:
-            return self._search_group(rows, by_box)
-        first = self._search_group(rows[:1], by_box)  # of a catalog that is down no more is asked
+            return self._search_group(rows, by_box, table)
+        first = self._search_group(rows[:1], by_box, table)  # of a catalog that is down no more is asked
         rest = np.array_split(rows[1:], min(2, len(rows) - 1))
-        return [*first, *(each for half in rest for each in self._search_group(half, by_box))]
+        return [*first, *(each for half in rest for each in self._search_group(half, by_box, table))]
 
     def _answers_boxes_only(self) -> bool:
         """Whether the catalog misses items when it is asked for several places at once; measured, not believed."""

@@ -228,6 +228,17 @@ def test_an_unfit_table_is_told_and_searches_serve(
         assert_same(scenes, expected(catalog))
 
 
+@pytest.mark.parametrize("href", ["{folder}", "file://{folder}", "http://127.0.0.1:9/items.parquet"])
+def test_a_collection_cannot_name_files_or_hosts_of_ours(tmp_path: Path, href: str) -> None:
+    write_parts(tmp_path)
+    with opened() as (stub, _):
+        stub.collection["assets"] = {"geoparquet-items": {"href": href.format(folder=tmp_path)}}
+        catalog = open_catalog(stub.url, "sentinel-2-l2a")
+        report = find_scenes(PLACES, catalog, SearchConfig(**SETTINGS))[1]
+    assert report.source == "search"
+    assert "expected Azure storage or the catalog's own host" in report.reason
+
+
 def test_a_table_may_lag_behind_today_by_two_weeks() -> None:
     start, end = datetime(2022, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)
     weeks = [(start + timedelta(days=7 * number), start + timedelta(days=7 * number + 7)) for number in range(20)]

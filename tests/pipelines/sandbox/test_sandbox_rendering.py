@@ -230,3 +230,12 @@ def test_baselines_follow_dates_but_for_reprocessed_products():
     assert 0 < sum(s.baseline >= "04.00" for s in old) < len(old) / 2
     keys = [(s.tile, s.sensed) for s in old]
     assert len(set(keys)) < len(keys)
+
+
+@pytest.mark.parametrize("tile_id", ["32UNA", "20MRC", "35LNE", "01WCP", "19FDV"])
+def test_a_tile_has_as_many_acquisitions_as_asked_for(tile_id: str) -> None:
+    tile = tile_from_id(tile_id)
+    usual, more = ({(scene.sensed, scene.relative_orbit) for scene in tile_scenes(tile, 0, most)} for most in (8, 12))
+    assert len(usual) == 8
+    assert 10 <= len(more) <= 12
+    assert tile_scenes(tile, 0) == tile_scenes(tile, 0, 8)
