@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from pipelines.patches.dataset import open_patch_dataset
 from pipelines.patches.publication import publish_dataset
-from pipelines.patches.shards import PATCH_COLUMNS, PatchRow
+from pipelines.patches.rows import PATCH_COLUMNS, PatchRow
 from pipelines.patches.store import StoreSchema, compression, dataset_folder, open_store
 from pipelines.sandbox.fields import Planet
 from pipelines.sandbox.rendering import Renderer

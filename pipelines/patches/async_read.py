@@ -1,7 +1,7 @@
 """Windows of tiled GeoTIFFs by asynchronous range reads: all bands of a window, and many windows, at the same time.
 
-Requests are ours (`pipelines.patches.ranges`); TIFF structure and decoding are async-tiff's, which sees only bytes that
-have arrived whole. Decompression runs in the library's threads.
+Requests are ours (`pipelines.patches.ranges`). Deflate is inflated in our threads, other codecs in those of async-tiff,
+which sees only bytes that have arrived whole.
 """
 
 import asyncio
@@ -17,15 +17,14 @@ from typing import Any, Self
 
 import numpy as np
 from async_tiff import TIFF, DecoderRegistry, ThreadPool
-from async_tiff.enums import Endianness
 from numpy.typing import NDArray
 
 from pipelines.errors import ConfigurationError, SceneContentError
 from pipelines.patches.config import PatchConfig
 from pipelines.patches.ranges import DamagedFileError, FileHeader, RangeFile, RangeSettings, RangeSource
 from pipelines.patches.read import RasterioReader
-from pipelines.patches.tiff_header import UnsupportedFileError, first_directory, tiled_image
-from pipelines.patches.tiles import inflate_into, paste, tiles_of
+from pipelines.patches.tiff_header import FirstDirectory, TiledImage, UnsupportedFileError, first_directory, tiled_image
+from pipelines.patches.tiles import TileAt, inflate_into, paste, tiles_of
 from pipelines.patches.together import read_together
 from pipelines.patches.windows import FileWindow, Grid, PatchReader, PatchWindow, ReadTally
 from pipelines.sampling.catalog import Catalog
@@ -160,32 +159,38 @@ class AsyncReader:
         raise last
 
     async def _read_once(self, file: RangeFile, grid: Grid, window: PatchWindow) -> NDArray[Any]:
-        arrived = _Arrived(await self._directory_bytes(file))
+        content, directory = await self._directory(file)
         with _as_damage("directory"):
-            tiff = await TIFF.open("file", store=arrived, prefetch=len(arrived.header))
-            directory = tiff.ifd(0)
-            image = tiled_image(directory, is_big_endian=tiff.endianness == Endianness.BigEndian)
+            image = tiled_image(directory, content)
         part = FileWindow.of(window, image.grid.factor(file.href, file.band, grid))
         tiles = [tile for tile in tiles_of(image, part) if image.sizes[tile.index]]
-        ranges = [(image.offsets[tile.index], image.sizes[tile.index]) for tile in tiles]
+        ranges = [image.byte_range(tile.index) for tile in tiles]
         blocks = await self._ranges.read_ranges(file, ranges)
         values = image.blank(part.last_row - part.first_row, part.last_col - part.first_col)
         if image.is_deflated:
-            work = partial(inflate_into, values, blocks, tiles, image, part)
-            await asyncio.get_running_loop().run_in_executor(self._inflating, work)
-            return part.replicate(values, window)
-        arrived.blocks = {start: block for (start, _), block in zip(ranges, blocks, strict=True)}
-        with _as_damage("tile"):
-            fetched = await directory.fetch_tiles([(tile.col, tile.row) for tile in tiles]) if tiles else []
-            decoded = await asyncio.gather(
-                *(each.decode(decoder_registry=self._decoders, pool=self._threads) for each in fetched)
-            )
-            for tile, pixels in zip(tiles, decoded, strict=True):
-                paste(values, np.asarray(pixels), tile, image, part)
+            work = partial(_inflate, values, blocks, tiles, image, part, window)
+            return await asyncio.get_running_loop().run_in_executor(self._inflating, work)
+        if tiles:
+            arrived = {start: block for (start, _), block in zip(ranges, blocks, strict=True)}
+            with _as_damage("tile"):
+                decoded = await self._decode(_Arrived(directory.alone(content), arrived), tiles)
+                for tile, pixels in zip(tiles, decoded, strict=True):
+                    paste(values, pixels, tile, image, part)
         return part.replicate(values, window)
 
-    async def _directory_bytes(self, file: RangeFile) -> bytes:
-        """The file's beginning with the whole directory of its full-resolution image, and no other directory."""
+    async def _decode(self, arrived: _Arrived, tiles: Sequence[TileAt]) -> list[NDArray[Any]]:
+        """What the library makes of tiles."""
+        tiff = await TIFF.open("file", store=arrived, prefetch=len(arrived.header))
+        fetched = await tiff.ifd(0).fetch_tiles([(tile.col, tile.row) for tile in tiles])
+        decoded = [each.decode(decoder_registry=self._decoders, pool=self._threads) for each in fetched]
+        found = await asyncio.gather(*decoded, return_exceptions=True)
+        for each in found:
+            if isinstance(each, BaseException):
+                raise each
+        return [np.asarray(pixels) for pixels in found]
+
+    async def _directory(self, file: RangeFile) -> tuple[bytes, FirstDirectory]:
+        """The file's beginning with the whole directory of its full-resolution image."""
         header = await self._ranges.read_header(file)
         file.size_bytes = header.size_bytes
         while (directory := first_directory(header.content)).end > len(header.content):
@@ -193,7 +198,19 @@ class AsyncReader:
             (rest,) = await self._ranges.read_ranges(file, [(known, directory.end - known)])
             header = FileHeader(header.content + rest, file.size_bytes)
             self._ranges.keep_header(file, header)
-        return directory.alone(header.content)
+        return header.content, directory
+
+
+def _inflate(
+    values: NDArray[Any],
+    blocks: Sequence[bytes],
+    tiles: Sequence[TileAt],
+    image: TiledImage,
+    part: FileWindow,
+    window: PatchWindow,
+) -> NDArray[Any]:
+    inflate_into(values, blocks, tiles, image, part)
+    return part.replicate(values, window)
 
 
 def _refuse_address(address: str) -> None:

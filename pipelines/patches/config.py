@@ -23,7 +23,7 @@ class PatchConfig(BaseModel):
         description="auto: asynchronous range reads, rasterio for what they cannot open (JPEG 2000, s3://, strips); "
         "async: range reads alone; rasterio: GDAL alone.",
     )
-    num_workers: int = Field(default=8, ge=1, le=128, description="Places in flight; each holds about 15 MB at most.")
+    num_workers: int = Field(default=8, ge=1, le=128, description="Places in flight; each holds about 15 MB.")
     band_workers: int = Field(
         default=2, ge=1, le=16, description="Bands of one place that rasterio reads at the same time."
     )

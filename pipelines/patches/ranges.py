@@ -264,10 +264,11 @@ class RangeSource:
 
     async def _request(self, file: RangeFile, start: int, length: int) -> bytes:
         async with self._slots:
-            url = URL(await self._sign(file.address), encoded=True)
+            signed = await self._sign(file.address)
             file.tally.num_requests += 1
             failure = ""
             try:
+                url = URL(signed, encoded=True)
                 header = {"Range": f"bytes={start}-{start + length - 1}"}
                 async with self._session.get(url, headers=header, allow_redirects=False) as response:
                     if response.status in (200, 206):
@@ -276,7 +277,7 @@ class RangeSource:
                         file.tally.num_bytes += len(content)
                         return _checked(content, file, start, length)
                     _raise_for(response, file, start)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 failure = type(error).__name__
         # Raised here, so that the library's error, which holds the address, is no context of ours.
         raise _FaultError(f"no whole answer from the server: {failure}")

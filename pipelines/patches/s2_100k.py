@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipelines.patches.dataset import DatasetRecord
 from pipelines.patches.publication import publish_dataset
+from pipelines.patches.rows import PATCH_COLUMNS, PatchRow
 from pipelines.patches.s2_100k_image import PatchFileError, decode_patch
 from pipelines.patches.s2_100k_index import (
     HASH_COLUMN,
@@ -26,7 +27,6 @@ from pipelines.patches.s2_100k_index import (
     strip_secrets,
 )
 from pipelines.patches.s2_100k_source import DUPLICATE, MISSING, PatchSource, needs_rewinds, open_source
-from pipelines.patches.shards import PATCH_COLUMNS, PatchRow
 from pipelines.patches.store import PatchStore, StoreSchema, dataset_folder, open_store, patch_sha256
 from pipelines.progress import Progress
 from pipelines.provenance import content_hash, package_versions

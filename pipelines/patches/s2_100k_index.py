@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines.errors import DatasetError
-from pipelines.patches.shards import PatchRow
+from pipelines.patches.rows import PatchRow
 
 INDEX_COLUMNS: Final = ("fn", "lon", "lat")
 RESTORED_TEXT: Final = ("item_id", "datetime", "platform", "mgrs_tile", "processing_baseline", "offset_source")

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -135,6 +138,22 @@ def test_a_place_that_cannot_be_read_ends_the_others_at_once(planet: Planet) -> 
     with pytest.raises(SceneReadError, match="B05 could not be read"):
         planet.build()
     assert time.monotonic() - begun < 30
+    assert not read_store(dataset_folder(planet.root, manifest.plan_id)).is_done(0)
+
+
+def test_an_interrupt_ends_the_build_and_leaves_no_thread(planet: Planet) -> None:
+    planet.add(NORTH)
+    manifest = planet.plan([NORTH.lonlat_at(500, 500)])
+    planet.server.script("*_B05_*", slow(5.0, times=None))
+    before = set(threading.enumerate())
+    interrupt = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        planet.build()
+    interrupt.join()
+    assert time.monotonic() - begun < 5
+    assert set(threading.enumerate()) <= before
     assert not read_store(dataset_folder(planet.root, manifest.plan_id)).is_done(0)
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 from pipelines.patches.columns import COLUMNS
 from pipelines.patches.publication import publish_dataset
-from pipelines.patches.shards import PATCH_COLUMNS, PatchRow
+from pipelines.patches.rows import PATCH_COLUMNS, PatchRow
 from pipelines.patches.store import StoreSchema, dataset_folder, open_store
 
 COMMITTED = Path(__file__).resolve().parents[2] / "data" / "store_schema" / "zarr.json"

@@ -31,9 +31,10 @@ def cog(path: Path, **options: object) -> bytes:
 
 def opened(content: bytes) -> tuple[int, TiledImage]:
     async def main() -> tuple[int, TiledImage]:
-        head = first_directory(content).alone(content)
+        directory = first_directory(content)
+        head = directory.alone(content)
         tiff = await TIFF.open("file", store=_Arrived(head), prefetch=len(head))
-        return len(tiff.ifds), tiled_image(tiff.ifd(0), is_big_endian=False)
+        return len(tiff.ifds), tiled_image(directory, content[: directory.end])
 
     return asyncio.run(main())
 
