@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import ConfigurationError
 from pipelines.sampling.land import is_land
-from pipelines.sampling.points import WHOLE_RANGE
+from pipelines.sampling.points import WHOLE_RANGE, draw_uniform_points
 
 NUM_CENTERS = 1024
 NUM_RADII = 256
@@ -24,7 +24,6 @@ EARTH_RADIUS_KM = 6371.0088
 GOLDEN_RATIO_CONJUGATE = (5**0.5 - 1) / 2
 POINTS_PER_BLOCK = 16_384
 CENTERS_PER_BLOCK = 8
-LARGEST_DRAW = 65_536
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,26 +157,6 @@ def equal_area_lattice(num_points: int, bbox: Sequence[float] = WHOLE_RANGE) -> 
     return np.column_stack([lon_deg, lat_deg])
 
 
-def draw_independent_places(
-    num_places: int, rng: np.random.Generator, bbox: Sequence[float] = WHOLE_RANGE
-) -> NDArray[np.float64]:
-    """Places drawn independently of each other, uniform by area on land, shape (n, 2), longitude first.
-
-    This is what a sample is compared with; `pipelines.sampling.points` draws the places of datasets.
-    """
-    width_deg, low, high = _extent(bbox)
-    drawn: list[NDArray[np.float64]] = [np.zeros((0, 2))]
-    found = 0
-    while found < num_places:
-        uniform = rng.random((min(LARGEST_DRAW, 4 * (num_places - found) + 64), 2))
-        lon_deg = (bbox[0] + width_deg * uniform[:, 0] + 180.0) % 360.0 - 180.0
-        lat_deg = np.rad2deg(np.arcsin(low + (high - low) * uniform[:, 1]))
-        lonlat_deg = np.column_stack([lon_deg, lat_deg])
-        drawn.append(lonlat_deg[is_land(lonlat_deg)])
-        found += len(drawn[-1])
-    return np.concatenate(drawn)[:num_places]
-
-
 def worst_cap(lonlat_deg: NDArray[np.float64], reference: LandReference) -> WorstCap:
     """The cap in which the share of the places differs most from the share of the land.
 
@@ -228,10 +207,9 @@ def uniform_discrepancies(
     Above 20,000 places samples of 20,000 are drawn and scaled by 1 / sqrt(n), the rate of an empirical process.
     """
     simulated = min(num_places, LARGEST_SIMULATED)
-    rng = np.random.Generator(np.random.Philox(key=seed))
     found = [
-        spherical_cap_discrepancy(draw_independent_places(simulated, rng, reference.bbox), reference)
-        for _ in range(num_draws)
+        spherical_cap_discrepancy(draw_uniform_points(simulated, seed + draw, reference.bbox), reference)
+        for draw in range(num_draws)
     ]
     scaled: NDArray[np.float64] = np.sort(np.array(found)) * float(np.sqrt(simulated / num_places))
     return scaled

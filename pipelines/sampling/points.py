@@ -80,11 +80,12 @@ def draw_uniform_points(num_places: int, seed: int, bbox: Sequence[float] = WHOL
     rng = np.random.Generator(np.random.Philox(key=seed))
     drawn: list[NDArray[np.float64]] = []
     found = empty_blocks = num_draws = 0
-    for lonlat_deg in _blocks(lambda _, count: rng.random((count, 2)), bbox):
+    block_size = min(DRAWS_PER_BLOCK, 4 * num_places + 64)
+    for lonlat_deg in _blocks(lambda _, count: rng.random((count, 2)), bbox, block_size):
         on_land = lonlat_deg[is_land(lonlat_deg)]
         num_draws += len(lonlat_deg)
         empty_blocks = 0 if len(on_land) else empty_blocks + 1
-        if empty_blocks == MAX_BLOCKS_WITHOUT_PLACE:
+        if empty_blocks * block_size >= MAX_BLOCKS_WITHOUT_PLACE * DRAWS_PER_BLOCK:
             break
         drawn.append(on_land)
         found += len(on_land)
@@ -93,13 +94,15 @@ def draw_uniform_points(num_places: int, seed: int, bbox: Sequence[float] = WHOL
     raise _exhausted(bbox, num_places, found, 0.0, num_draws)
 
 
-def _blocks(draw: Callable[[int, int], NDArray[np.float64]], bbox: Sequence[float]) -> Iterator[NDArray[np.float64]]:
+def _blocks(
+    draw: Callable[[int, int], NDArray[np.float64]], bbox: Sequence[float], block_size: int = DRAWS_PER_BLOCK
+) -> Iterator[NDArray[np.float64]]:
     """Places of a box, block after block, from points of the unit square."""
     west, south, east, north = bbox
     width_deg = (east - west) % 360.0 or 360.0
     sin_range = np.sin(np.deg2rad([south, north]))
-    for first in range(0, MAX_POINTS, DRAWS_PER_BLOCK):
-        unit = draw(first, DRAWS_PER_BLOCK)
+    for first in range(0, MAX_POINTS, block_size):
+        unit = draw(first, block_size)
         lon_deg = (west + width_deg * unit[:, 0] + 180.0) % 360.0 - 180.0
         lat_deg = np.rad2deg(np.arcsin(sin_range[0] + (sin_range[1] - sin_range[0]) * unit[:, 1]))
         yield np.column_stack([lon_deg, np.clip(lat_deg, south, north)])

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pandas as pd
 
-from pipelines.patches.uniformity import draw_independent_places
+from pipelines.sampling.points import draw_uniform_points
 
 METERS_PER_DEGREE = 111_195.0
 
 
 def quality_places(num_places: int, seed: int = 4) -> pd.DataFrame:
     """Uniform places in the columns that a summary reads; every tenth has no patch, all else is good."""
-    lonlat_deg = draw_independent_places(num_places, np.random.default_rng(seed))
+    lonlat_deg = draw_uniform_points(num_places, seed)
     number = np.arange(num_places)
     valid = number % 10 != 9
     days = [f"{2021 + i // 12 % 2}-{i % 12 + 1:02d}-15T10:20:30Z" for i in range(num_places)]

@@ -5,7 +5,6 @@ from pipelines.errors import ConfigurationError
 from pipelines.patches.uniformity import (
     UNIFORM_SEED,
     LandReference,
-    draw_independent_places,
     equal_area_lattice,
     land_reference,
     measure_uniformity,
@@ -15,6 +14,7 @@ from pipelines.patches.uniformity import (
     worst_cap,
 )
 from pipelines.sampling.land import is_land
+from pipelines.sampling.points import draw_uniform_points
 
 GLOBE = (-180.0, -56.0, 180.0, 84.0)
 FIJI = (170.0, -25.0, -170.0, -10.0)
@@ -26,7 +26,7 @@ def reference() -> LandReference:
 
 
 def independent(num_places: int, seed: int, bbox: tuple[float, float, float, float] = GLOBE) -> np.ndarray:
-    return draw_independent_places(num_places, np.random.default_rng(seed), bbox)
+    return draw_uniform_points(num_places, seed, bbox)
 
 
 def test_a_perfect_lattice_has_next_to_no_discrepancy(reference: LandReference) -> None:
