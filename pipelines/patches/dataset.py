@@ -4,13 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from pipelines.errors import DatasetError
+from pipelines.patches.radiometry import Radiometry, apply_radiometry
 from pipelines.patches.store import PatchStore, dataset_folder, read_store
 from pipelines.provenance import content_hash, file_sha256
 from pipelines.sampling.tables import read_table
@@ -117,6 +118,14 @@ class PatchDataset:
         """Digital numbers of one place, shape (12, size, size); zeros where the place has no patch."""
         pixels: NDArray[np.uint16] = np.asarray(self.store.image[int(self.places["row"].iloc[index])])
         return pixels
+
+    def read(self, index: int, radiometry: Radiometry = "reflectance") -> NDArray[Any]:
+        """One place's patch, shape (12, size, size); see `apply_radiometry` for the modes.
+
+        Raises:
+            ValueError: an unknown mode.
+        """
+        return apply_radiometry(self.read_dn(index), self.places["boa_add_offset"].iloc[index], radiometry)
 
     def read_shard_dn(self, shard: int) -> NDArray[np.uint16]:
         """Digital numbers of the shard_size places from ``shard * shard_size`` on, shape (n, 12, size, size)."""

@@ -187,6 +187,19 @@ def test_new_places_extend_a_dataset_without_touching_the_others(archive: Archiv
     assert (first.num_places, second.num_places, second.num_rows) == (2, 4, 258)
 
 
+def test_a_patch_is_read_in_the_radiometry_asked_for(archive: Archive) -> None:
+    archive.add(SCENE)
+    archive.build()
+    dataset = open_patch_dataset(archive.root)
+    dn = dataset.read_dn(0).astype(np.int64)
+    assert dataset.places["boa_add_offset"].tolist() == [-1000] * 4
+    np.testing.assert_array_equal(dataset.read(0, "raw"), dn)
+    np.testing.assert_array_equal(dataset.read(0, "harmonized"), np.maximum(dn - 1000, 1))
+    np.testing.assert_allclose(dataset.read(0), np.maximum(dn - 1000, 0) / 10_000, rtol=1e-6)
+    with pytest.raises(ValueError, match="radiometry 'toa'"):
+        dataset.read(0, "toa")  # type: ignore[arg-type]
+
+
 def test_a_refresh_of_other_places_is_refused(archive: Archive) -> None:
     archive.add(SCENE)
     archive.build()
