@@ -29,6 +29,7 @@ from pipelines.patches.dataset import (
 )
 from pipelines.patches.integrity import damaged_rows, has_sums, verify_files, write_sums
 from pipelines.patches.radiometry import reflectance
+from pipelines.patches.shard_lock import exclusive_publication
 from pipelines.patches.store import PatchStore, dataset_folder, read_store
 from pipelines.progress import Progress
 from pipelines.provenance import git_commit, package_versions
@@ -72,15 +73,17 @@ def publish_dataset(
 
     Raises:
         DatasetError: no shard is finished, or the version it builds upon is gone.
+        StoreError: another run publishes the version for longer than an hour.
     """
     folder = dataset_folder(root, version)
     store = read_store(folder)
     finished = store.finished_shards()
     if not finished:
         raise DatasetError(f"{folder}: no finished shard of {store.schema.num_shards}; materialize patches first")
-    record = _published_before(folder, store, source, minimum_valid_fraction)
-    if record is None:
-        record = _publish(folder, store, finished, source, minimum_valid_fraction, describe)
+    with exclusive_publication(folder):
+        record = _published_before(folder, store, source, minimum_valid_fraction)
+        if record is None:
+            record = _publish(folder, store, finished, source, minimum_valid_fraction, describe)
     if record.passed and make_latest and latest_version(root) != version:
         write_json(root / "datasets" / "latest.json", {"version": version})
     logger.info(

@@ -1,11 +1,11 @@
-"""One writer per shard: a lock that dies with its process."""
+"""One writer per shard, and one per published version: locks that die with their process."""
 
 import json
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from pipelines.errors import StoreError
 LOCKS = "locks"
 TELLING_ATTEMPTS = 20
 TELLING_WAIT_S = 0.05
+LONGEST_PUBLICATION_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ class ShardHolder:
         return cls(os.getpid(), socket.gethostname(), datetime.now(UTC).isoformat(timespec="seconds"))
 
 
-@contextmanager
-def exclusive_shard(store_folder: Path, shard: int) -> Iterator[None]:
+def exclusive_shard(store_folder: Path, shard: int) -> AbstractContextManager[None]:
     """Holds the right to write a shard against every thread, process and worker that shares the folder.
 
     The lock is the operating system's (flock): it ends with its process, however that ends, so that no lock is ever
@@ -45,20 +45,33 @@ def exclusive_shard(store_folder: Path, shard: int) -> Iterator[None]:
     Raises:
         StoreError: the shard is being written elsewhere, or the folder's file system has no locks.
     """
+    return _exclusive(store_folder, f"{shard:05d}", f"shard {shard}", wait_s=0.0)
+
+
+def exclusive_publication(store_folder: Path) -> AbstractContextManager[None]:
+    """Holds the right to publish a version; waits up to an hour for another that publishes it.
+
+    Raises:
+        StoreError: the other did not end, or the folder's file system has no locks.
+    """
+    return _exclusive(store_folder, "publication", "the description", wait_s=LONGEST_PUBLICATION_S)
+
+
+@contextmanager
+def _exclusive(store_folder: Path, name: str, what: str, wait_s: float) -> Iterator[None]:
     folder = store_folder / LOCKS
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{shard:05d}.lock", timeout=0, fallback_to_soft=False)
-    told = folder / f"{shard:05d}.json"
+    lock = FileLock(folder / f"{name}.lock", timeout=wait_s, fallback_to_soft=False)
+    told = folder / f"{name}.json"
     try:
         lock.acquire()
     except Timeout:
         raise StoreError(
-            f"shard {shard} of {store_folder} is being written by {_describe(told)}; "
-            "wait for it, or stop it, then run again"
+            f"{what} of {store_folder} is being written by {_describe(told)}; wait for it, or stop it, then run again"
         ) from None
     except OSError as error:
         raise StoreError(
-            f"{folder}: shard {shard} cannot be locked ({error.strerror or error}), expected a folder on a file system "
+            f"{folder}: {what} cannot be locked ({error.strerror or error}), expected a folder on a file system "
             "with flock and room for an empty file; put the workspace on one"
         ) from error
     try:
