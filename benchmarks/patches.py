@@ -39,8 +39,9 @@ LATENCY_MS, FAR_LATENCY_MS = 30, 200
 UNIQUE = count(time.time_ns())
 TARGET_RATIOS = {"stackstac_published": 20.0, "stackstac_utm": 3.0, "odc_stac": 3.0, "rasterio_threads": 1.6}
 MOST_REQUESTS = 27
-"""The windows of seed 1 need 26.9. Over all windows 27.4 are expected: 12 heads, and a run of adjacent tiles for each row of tiles that a
-window touches (10 m: 1.497 rows, 20 m: 1.238; those of 60 m are near enough to be one). Draws of 24 scatter by 0.9."""
+"""The windows of seed 1 need 26.9. Over all windows 27.4 are expected: 12 heads, and a run of adjacent tiles for each
+row of tiles that a window touches (10 m: 1.497 rows, 20 m: 1.238; those of 60 m are near enough to be one). Draws of 24
+scatter by 0.9."""
 TRIED = {
     "stackstac_published": [(1, 1)],
     "stackstac_utm": [(1, 12), (2, 12), (4, 4), (8, 4)],
