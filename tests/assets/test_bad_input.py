@@ -138,7 +138,9 @@ def test_a_file_that_cannot_be_read_now_fails_the_run_and_keeps_finished_shards(
     assert "sig=" not in message.replace("sig=...", "")
     manifest = read_sampling_manifest(lab.root / "sampling")
     assert read_store(dataset_folder(lab.root, manifest.plan_id)).finished_shards() == [0]
-    assert lab.instance.get_materialized_partitions(patches.key) == {"00"}
+    materialized = lab.instance.get_materialized_partitions(patches.key)
+    assert "00" in materialized
+    assert "01" not in materialized
     lab.server.heal()
     lab.server.forget_requests()
     assert lab.run("patches").success
@@ -233,7 +235,10 @@ def test_a_job_that_cannot_go_on_ends_with_a_code_and_its_reason(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["dataset", "import", "nowhere"], r"satclip: .*nowhere/index\.csv: no such file, expected the S2-100K layout"),
+        (
+            ["dataset", "import", "nowhere"],
+            r"satclip: nowhere: no such file or folder, expected a folder or a tar in the layout",
+        ),
         (["sandbox", "run"], r"satclip: sandbox run: no command found, expected one after --"),
         (["sandbox", "down"], r"satclip: no sandbox runs from .*; start one with: satclip sandbox up"),
         (["summary"], r"satclip: .*: no trained model yet; materialize satclip_checkpoint"),

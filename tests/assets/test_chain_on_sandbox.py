@@ -146,7 +146,7 @@ def test_finished_stages_reach_the_event_log_with_their_progress(chain: Chain) -
             for entry in events
             if entry.dagster_event and entry.dagster_event.event_type_value == "ASSET_CHECK_EVALUATION"
         ]
-        assert len(evaluations) == 6
+        assert len(evaluations) == 13
         assert all(each.passed for each in evaluations if each.blocking)
         materialized = instance.get_materialized_partitions(dg.AssetKey("patches"))
         assert len(materialized) == 80
