@@ -17,18 +17,21 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from full_size_scene import GRID, SIZE_PX, scene_folder
 from numpy.typing import NDArray
 from range_server import RangeServer, range_server
 
 from pipelines.patches.async_read import AsyncReader
 from pipelines.patches.config import PatchConfig
+from pipelines.patches.rows import PatchRow
+from pipelines.patches.store import StoreSchema, open_store
 from pipelines.patches.windows import Grid, PatchWindow, ReadTally
 from pipelines.sampling.catalog import NoSigner
 from pipelines.sampling.sequence import scrambled_points
@@ -41,8 +44,8 @@ UNIQUE = count(time.time_ns())
 TARGET_RATIOS = {"stackstac_published": 20.0, "stackstac_utm": 3.0, "odc_stac": 3.0, "rasterio_threads": 1.6}
 MOST_REQUESTS = 27
 """Over all windows 27.4 are expected: 12 heads, and a run of adjacent tiles for each row of tiles that a window touches
-(10 m: 1.497 rows, 20 m: 1.238; those of 60 m are near enough to be one). The windows are
-spread so that every draw comes near."""
+(10 m: 1.497 rows, 20 m: 1.238; those of 60 m are near enough to be one). The windows are spread so that any draw comes
+near."""
 TRIED = {
     "stackstac_published": [(1, 1)],
     "stackstac_utm": [(1, 12), (2, 12), (4, 4), (8, 4)],
@@ -89,6 +92,21 @@ def read_ours(
     begun = time.perf_counter()
     found, _ = asyncio.run(_read_all(base, windows, bands, GRID, PatchConfig(num_workers=in_flight)))
     return time.perf_counter() - begun, np.stack([found[number] for number in range(len(windows))])
+
+
+def build_rates(server: RangeServer, windows: list[PatchWindow]) -> tuple[float, float, float]:
+    """CPU seconds to read a patch and to store it, and its stored bytes: rates of pipelines/patches/scale.py."""
+    begun = time.process_time()
+    _, patches = read_ours(server.base("rates", LATENCY_MS), windows, 8)
+    read = time.process_time()
+    row = PatchRow(0, 0.0, 0.0, 0.0, 0.0, valid=True)
+    rows = pd.DataFrame([asdict(replace(row, place_id=number)) for number in range(len(windows))])
+    with tempfile.TemporaryDirectory() as name:
+        store = open_store(Path(name) / "datasets" / "rates", StoreSchema("rates", len(windows), PATCH_PX))
+        store.write_shard(0, patches, rows, {})
+        stored = time.process_time()
+        size = store.shard_path(0).stat().st_size
+    return (read - begun) / len(windows), (stored - read) / len(windows), size / len(windows)
 
 
 class Peers:
@@ -265,6 +283,10 @@ def main() -> int:
             lines.append(at_most(f"megabytes_per_patch_{label}", megabytes, most[1]))
         requests, megabytes = traffic(server, "scl", windows, (SCENE_CLASSIFICATION,))
         print(f"{'SCL (= rejected)':18} {requests:8.1f} {megabytes:5.2f}\n")
+        for label, asked in (("unaligned", windows), ("aligned_256", aligned)):
+            read_s, store_s, size = build_rates(server, asked)
+            print(f"{label:18} CPU s per patch: read {read_s:.3f}, store {store_s:.3f}; stored {size / 1e6:.2f} MB")
+        print()
         lines.append(at_most("requests_per_scl_window", requests, 2))
         if options.peers_python:
             with peers_of(options.peers_python) as peers:

@@ -6,15 +6,16 @@ the moment (network, throttling, token). Only a verdict may send a place to its 
 
 import asyncio
 import logging
-import re
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import rasterio
 import requests
@@ -24,6 +25,7 @@ from rasterio.windows import Window
 
 from pipelines.errors import SceneContentError, SceneReadError
 from pipelines.patches.config import PatchConfig
+from pipelines.patches.sparse_copy import NotArrivedError, SparseCopy
 from pipelines.patches.together import read_together
 from pipelines.patches.windows import FileGrid, FileWindow, Grid, PatchWindow, ReadTally
 from pipelines.redaction import redact_logs, redacted
@@ -47,9 +49,7 @@ GDAL_SETTINGS: dict[str, Any] = {
 GONE_STATUS = (404, 410)
 DENIED_STATUS = (401, 403)
 PROBE_TIMEOUT_S = 20
-PAST_END_STATUS = 416
-FIRST_BYTES = 32_768
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+FIRST_BYTES = 1 << 20
 
 
 @dataclass
@@ -128,12 +128,14 @@ class WindowReader:
             else:
                 self._count(tally, ReadTally(num_reads=1))
                 return values
-        if not faults and self._arrives_whole(href, grid, window):
-            raise SceneContentError(
-                f"unreadable:{band}",
-                f"{href}: its bytes arrive, but {self.max_attempts} attempts could not decode {band}; "
-                "the file is truncated or damaged",
-            )
+        if not faults:
+            try:
+                values = self._read_proven(href, band, grid, window)
+            except NotArrivedError as error:
+                last = str(error)
+            else:
+                self._count(tally, ReadTally(num_reads=1))
+                return values
         raise SceneReadError(
             f"{href}: {band} could not be read in {self.max_attempts} attempts ({last}), expected a window of "
             f"{window.size_px} px; run again when the server is well: finished shards are kept"
@@ -146,7 +148,9 @@ class WindowReader:
                 tally.add(more)
 
     def _read_once(self, href: str, band: str, grid: Grid, window: PatchWindow) -> NDArray[Any]:
-        address = self.catalog.absolute_href(href)
+        return self._read_file(self.catalog.absolute_href(href), href, band, grid, window)
+
+    def _read_file(self, address: str, href: str, band: str, grid: Grid, window: PatchWindow) -> NDArray[Any]:
         with self._open(address) as source:
             part = FileWindow.of(window, _file_grid(source).factor(href, band, grid))
             rows, cols = part.last_row - part.first_row, part.last_col - part.first_col
@@ -164,27 +168,38 @@ class WindowReader:
         ):
             yield source
 
-    def _arrives_whole(self, href: str, grid: Grid, window: PatchWindow) -> bool:
-        """Whether the bytes that the window needs can be fetched, or are proven to lie beyond the file's end."""
-        address = self.catalog.absolute_href(href)
-        if not address.startswith("http"):
-            return True
-        ranges = self._needed_ranges(address, grid, window) or [(0, FIRST_BYTES)]
-        try:
-            for start, length in ranges:
-                header = {"Range": f"bytes={start}-{start + length - 1}"}
-                signed = self.catalog.signer.sign(address)
-                with requests.get(signed, headers=header, timeout=PROBE_TIMEOUT_S, allow_redirects=False) as response:
-                    if not _is_whole(response, start, length):
-                        return False
-        except requests.RequestException:
-            return False
-        return True
+    def _read_proven(self, href: str, band: str, grid: Grid, window: PatchWindow) -> NDArray[Any]:
+        """The window from bytes that are known to have arrived, so that only the file itself can be to blame.
 
-    def _needed_ranges(self, address: str, grid: Grid, window: PatchWindow) -> list[tuple[int, int]]:
-        """Offset and length of every tile of the window, nothing where the directory cannot be read."""
+        Raises:
+            NotArrivedError: the server does not send them.
+            SceneContentError: unreadable: these very bytes cannot be decoded.
+        """
+        address = self.catalog.absolute_href(href)
+        with TemporaryDirectory(prefix="satclip-") as folder:
+            path = address.removeprefix("file://")
+            if address.startswith("http"):
+                path = str(Path(folder) / f"copy{Path(urlsplit(address).path).suffix}")
+                copy = SparseCopy(Path(path), lambda: self.catalog.signer.sign(address))
+                copy.fetch(0, FIRST_BYTES)
+                ranges = self._tile_ranges(path, grid, window)
+                if ranges is None:
+                    copy.fetch_whole()
+                for start, length in ranges or ():
+                    copy.fetch(start, length)
+            try:
+                return self._read_file(path, href, band, grid, window)
+            except RasterioError as error:
+                raise SceneContentError(
+                    f"unreadable:{band}",
+                    f"{href}: its bytes arrive, but {band} cannot be decoded ({redacted(error)}); "
+                    "the file is truncated or damaged",
+                ) from None
+
+    def _tile_ranges(self, path: str, grid: Grid, window: PatchWindow) -> list[tuple[int, int]] | None:
+        """Offset and length of every tile of the window; None where the copy's directory does not tell all of them."""
         try:
-            with self._open(address) as source:
+            with self._open(path) as source:
                 factor = max(round(source.transform.a / grid.resolution_m), 1)
                 height, width = source.block_shapes[0]
                 rows, cols = (
@@ -192,15 +207,14 @@ class WindowReader:
                     for first, side in ((window.row_px, height), (window.col_px, width))
                 )
                 tags = [
-                    tuple(
-                        source.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=1) for what in ("OFFSET", "SIZE")
-                    )
+                    [source.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=1) for what in ("OFFSET", "SIZE")]
                     for row in rows
                     for col in cols
                 ]
         except RasterioError:
-            return []
-        return [(int(offset), int(size)) for offset, size in tags if offset and size]
+            return None
+        ranges = [(int(offset or 0), int(size or 0)) for offset, size in tags]
+        return ranges if all(offset and size for offset, size in ranges) else None
 
     def _probe(self, href: str) -> int | None:
         """HTTP status of one byte of the file; for a local file 200 or 404; None without an answer."""
@@ -262,17 +276,6 @@ class RasterioReader:
 
 def _driver(address: str) -> str:
     return "JP2OpenJPEG" if address.lower().endswith(".jp2") else "GTiff"
-
-
-def _is_whole(response: requests.Response, start: int, length: int) -> bool:
-    """Whether an answer holds the very bytes that were asked for, or says that the file ends before them."""
-    if response.status_code == PAST_END_STATUS:
-        return True
-    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if response.status_code != 206 or match is None:
-        return False
-    first, last, size = (int(each) for each in match.groups())
-    return first == start and last + 1 == min(start + length, size) and len(response.content) == last + 1 - first
 
 
 def _file_grid(source: Any) -> FileGrid:  # noqa: ANN401

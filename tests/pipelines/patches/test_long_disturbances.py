@@ -62,3 +62,27 @@ def test_answers_that_show_that_the_server_is_unwell_never_refuse_a_scene(
         run_shard_task(task)
     (sidecar,) = tmp_path.rglob("shards/00000.parquet")
     assert pd.read_parquet(sidecar)["item_id"].tolist() == [FIRST.item_id]
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("times", [4, 6, 8, 10, 12])
+def test_a_disturbance_that_ends_with_the_attempts_is_no_verdict(
+    token_endpoint: CogServer, tmp_path: Path, times: int
+) -> None:
+    """All attempts met short answers, and then all bytes arrive: the bytes decide (drill, seed 47)."""
+    config = PatchConfig(max_attempts=3, backoff_s=0.0, reader="rasterio")
+    with StubStac(collection()) as stub:
+        for scene in (FIRST, SECOND):
+            scene.write(token_endpoint.folder)
+            stub.items.append(scene.item(token_endpoint.cog_url))
+        token_endpoint.hand_on_to(stub.url)
+        job = Job(tmp_path, (FIRST.lonlat_at(500, 500),), token_endpoint.stac_url, token_endpoint.sas_url, config)
+        write_plan(job)
+        task = ShardTask(tmp_path, read_sampling_manifest(job.sampling_folder).folder, 0, job.stac_url, "auto", config)
+        token_endpoint.script(f"*{FIRST.file_name('B12')}", short(times=times))
+        with suppress(SceneReadError):
+            run_shard_task(task)
+        token_endpoint.heal()
+        run_shard_task(task)
+    (sidecar,) = tmp_path.rglob("shards/00000.parquet")
+    assert pd.read_parquet(sidecar)[["item_id", "rejections"]].to_numpy().tolist() == [[FIRST.item_id, "[]"]]
