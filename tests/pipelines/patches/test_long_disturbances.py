@@ -65,7 +65,7 @@ def test_answers_that_show_that_the_server_is_unwell_never_refuse_a_scene(
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("times", [4, 6, 8, 10, 12])
+@pytest.mark.parametrize("times", [16, 18, 20, 22, 24])
 def test_a_disturbance_that_ends_with_the_attempts_is_no_verdict(
     token_endpoint: CogServer, tmp_path: Path, times: int
 ) -> None:
