@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 MEASURED = "measured: `python benchmarks/patches.py`"
-REPORTED = "reported by builds: refused scenes per patch"
 ASSUMED = "assumption"
 GB = 1e9
 SIZES = (100_000, 1_000_000)
@@ -33,7 +32,7 @@ class BuildRates:
         round_trips_per_window: Requests of a window that wait for each other: header, then tiles.
         cpu_s_per_patch: Core seconds to read, decode, encode and store a patch.
         stored_bytes_per_patch: Bytes of a patch in the store.
-        search_cells: Areas that share a search: tiles of the globe's land.
+        search_cells: Areas that share a search, over all land.
         requests_per_search: Pages of a search.
         searches_in_flight: Searches at the same time, on one machine whatever the number of workers.
         latency_s: From a request to its first byte.
@@ -41,15 +40,15 @@ class BuildRates:
         cores_per_worker: Cores that decode.
     """
 
-    requests_per_patch: float = _rate(27, "requests", MEASURED)
-    bytes_per_patch: float = _rate(8.1e6, "bytes", MEASURED)
+    requests_per_patch: float = _rate(27.1, "requests", MEASURED)
+    bytes_per_patch: float = _rate(7.7e6, "bytes", MEASURED)
     requests_per_scl: float = _rate(2, "requests", MEASURED)
-    bytes_per_scl: float = _rate(60e3, "bytes", ASSUMED)
-    scl_per_place: float = _rate(1.5, "windows", REPORTED)
+    bytes_per_scl: float = _rate(100e3, "bytes", MEASURED)
+    scl_per_place: float = _rate(1.5, "windows", ASSUMED)
     round_trips_per_window: float = _rate(2, "requests", "the reader: header, then tiles")
-    cpu_s_per_patch: float = _rate(0.12, "core seconds", MEASURED)
+    cpu_s_per_patch: float = _rate(0.06, "core seconds", MEASURED)
     stored_bytes_per_patch: float = _rate(0.48e6, "bytes", MEASURED)
-    search_cells: float = _rate(20_000, "tiles", "land tiles of Sentinel-2's grid, rounded")
+    search_cells: float = _rate(3_600, "areas", "measured: `python benchmarks/sampling.py`")
     requests_per_search: float = _rate(1, "requests", ASSUMED)
     searches_in_flight: float = _rate(4, "searches", "`CONCURRENT_SEARCHES` of pipelines/sampling/search.py")
     latency_s: float = _rate(0.03, "seconds", ASSUMED)
@@ -57,7 +56,9 @@ class BuildRates:
     cores_per_worker: float = _rate(2, "cores", ASSUMED)
 
 
-ALIGNED_RATES = BuildRates(requests_per_patch=24, bytes_per_patch=4.9e6, cpu_s_per_patch=0.10)
+ALIGNED_RATES = BuildRates(
+    requests_per_patch=24, bytes_per_patch=4.8e6, cpu_s_per_patch=0.042, stored_bytes_per_patch=0.46e6
+)
 """Windows aligned to the 256-pixel grid, so that each lies in one tile of 512 pixels."""
 
 
@@ -145,7 +146,7 @@ def predict_build(
         num_workers: Machines.
         windows_in_flight: Windows that each machine reads at the same time.
         prices: What hours and bytes cost; assumptions by default.
-        num_search_requests: Pages of searches, where they are known; otherwise one search for each tile that N uniform
+        num_search_requests: Pages of searches, where they are known; otherwise one search for each area that N uniform
             places fall into.
 
     Raises:
