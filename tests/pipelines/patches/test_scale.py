@@ -61,11 +61,11 @@ def test_workers_share_the_reading_and_not_the_searching() -> None:
     assert fifty.hours * 3600 - fifty.search_s == pytest.approx((one.hours * 3600 - one.search_s) / 50)
 
 
-def test_searches_level_off_at_the_tiles_and_known_ones_are_taken() -> None:
+def test_searches_level_off_at_the_areas_and_known_ones_are_taken() -> None:
     rates = BuildRates()
     assert predict_build(rates, 20_000).num_search_requests / 20_000 < 0.7
     assert predict_build(rates, 100_000).num_search_requests / 100_000 < 0.25
-    assert predict_build(rates, 10_000_000).num_search_requests == 20_000
+    assert predict_build(rates, 10_000_000).num_search_requests == 3_600
     assert predict_build(rates, 100_000, num_search_requests=123).num_search_requests == 123
 
 
