@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
-from pipelines.workspace import workspace_root
+from pipelines.workspace import stac_url, workspace_root
 
 if TYPE_CHECKING:
     from pipelines.sampling.catalog import Catalog
-
-PLANETARY_COMPUTER_URL = "https://planetarycomputer.microsoft.com/api/stac/v1"
 
 
 class WorkspaceResource(dg.ConfigurableResource):
@@ -44,7 +42,7 @@ class CatalogResource(dg.ConfigurableResource):
     @property
     def url(self) -> str:
         """Landing page of the API."""
-        return self.stac_url or os.environ.get("SATCLIP_STAC_URL") or PLANETARY_COMPUTER_URL
+        return stac_url(self.stac_url)
 
     def open(self, collection: str) -> "Catalog":
         """Connects; raises CatalogError where nothing answers or the collection is unknown."""

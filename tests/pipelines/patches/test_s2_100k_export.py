@@ -153,12 +153,13 @@ def test_a_failing_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_torchgeo_opens_an_export(tmp_path: Path) -> None:
-    torchgeo = pytest.importorskip("torchgeo.datasets")
     numbers = [8, 1, 77]
     (tmp_path / "empty").mkdir()
     export_s2_100k(imported(tmp_path, numbers), tmp_path / "empty")
-    both = torchgeo.S2100k(tmp_path / "empty", mode="both")
-    points = torchgeo.S2100k(tmp_path / "empty", mode="points")
+    from torchgeo.datasets import S2100k
+
+    both = S2100k(tmp_path / "empty", mode="both")
+    points = S2100k(tmp_path / "empty", mode="points")
     assert len(both) == len(points) == 3
     for row, number in enumerate(numbers):
         np.testing.assert_array_equal(both[row]["image"].numpy(), pixels(number).astype(np.float32))
@@ -195,7 +196,6 @@ def test_a_hundred_tars_come_in_and_go_out_whole(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.real_data
 def test_a_hundred_tars_of_real_patches_come_in_and_go_out_whole(tmp_path: Path, shared_data: Path) -> None:
-    torchgeo = pytest.importorskip("torchgeo.datasets")
     sample = shared_data / "s2_100k_sample"
     index = pd.read_csv(sample / "index.csv", converters={"lon": float, "lat": float})
     source = tmp_path / "source"
@@ -212,7 +212,9 @@ def test_a_hundred_tars_of_real_patches_come_in_and_go_out_whole(tmp_path: Path,
     exported = pd.read_csv(tmp_path / "out" / "index.csv", converters={"lon": float, "lat": float})
     assert exported["lon"].tolist() == [float(row["lon"]) for row in rows]
     assert exported["lat"].tolist() == [float(row["lat"]) for row in rows]
-    peer = torchgeo.S2100k(tmp_path / "out")
+    from torchgeo.datasets import S2100k
+
+    peer = S2100k(tmp_path / "out")
     for n in range(0, 100, 7):
         with rasterio.open(sample / "images" / rows[n]["fn"]) as raster:
             np.testing.assert_array_equal(peer[n]["image"].numpy(), raster.read().astype(np.float32))
