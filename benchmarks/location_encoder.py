@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import sph_harm_y_all
 
-from satclip_model.config import LocationEncoderConfig
+from satclip_model.config import LocationEncoderConfig, SphericalHarmonicsConfig
 from satclip_model.location_encoder import LocationEncoder, build_location_encoder, encode_in_blocks
 
 MIN_SPEED_RATIO = 1.0
@@ -42,7 +42,7 @@ def scipy_basis(lonlat_deg: NDArray[np.float64], num_degrees: int) -> NDArray[np
 
 @torch.no_grad()
 def encode_by_scipy(encoder: LocationEncoder, lonlat_deg: torch.Tensor, block_points: int = 2048) -> torch.Tensor:
-    num_degrees = encoder.config.num_degrees
+    num_degrees = encoder.positional_encoding.num_degrees
     return torch.cat(
         [
             encoder.location_network(torch.from_numpy(scipy_basis(block.numpy(), num_degrees)))
@@ -70,7 +70,9 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    encoder = build_location_encoder(LocationEncoderConfig(num_degrees=arguments.num_degrees), seed=0).double()
+    encoder = build_location_encoder(
+        LocationEncoderConfig(positional_encoding=SphericalHarmonicsConfig(num_degrees=arguments.num_degrees)), seed=0
+    ).double()
     rng = np.random.default_rng(0)
     lon_deg = rng.uniform(-180.0, 180.0, arguments.points)
     lat_deg = np.degrees(np.arcsin(rng.uniform(-1.0, 1.0, arguments.points)))

@@ -19,7 +19,7 @@ from satclip_model.location_encoder import LocationEncoder
 from satclip_model.satclip import SatCLIP
 
 FORMAT: Final = "satclip-two-towers"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 _LOCATION_PREFIX = "location_encoder."
 
 

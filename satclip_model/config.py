@@ -1,13 +1,162 @@
 """Settings of the networks; importing them does not import PyTorch."""
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 NUM_BANDS = 12
 
+HarmonicsConvention = Literal["orthonormal", "analytic", "closed-form", "discretized"]
 
-class RandomFeaturesConfig(BaseModel):
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SphericalHarmonicsConfig(_Settings):
+    """Real spherical harmonics; see `satclip_model.positional_encoding.spherical_harmonics`.
+
+    Attributes:
+        kind: Name of the family.
+        num_degrees: Degrees L; the basis has L*L functions, of degree 0 to L - 1.
+        convention: ``orthonormal`` for new models; ``analytic`` is the basis of the released weights,
+            ``closed-form`` and ``discretized`` are the original's other two.
+    """
+
+    kind: Literal["spherical_harmonics"] = "spherical_harmonics"
+    num_degrees: int = Field(default=40, ge=1, le=200)
+    convention: HarmonicsConvention = "orthonormal"
+
+    @property
+    def encoding_dim(self) -> int:
+        """Number of functions."""
+        return self.num_degrees**2
+
+
+class CoordinatesConfig(_Settings):
+    """Encodings without parameters: degrees as radians, the unit vector, or sines and cosines of both coordinates.
+
+    Attributes:
+        kind: Name of the encoding.
+    """
+
+    kind: Literal["direct", "cartesian3d", "wrap"]
+
+    @property
+    def encoding_dim(self) -> int:
+        """Length of an encoded place."""
+        return {"direct": 2, "cartesian3d": 3, "wrap": 4}[self.kind]
+
+
+class MultiScaleConfig(_Settings):
+    """Sines and cosines of the coordinates at geometrically spaced wavelengths.
+
+    Attributes:
+        kind: Name of the encoding.
+        num_frequencies: Frequencies from ``1 / min_radius`` down to ``1 / max_radius``.
+        min_radius: Divisor of the degrees at the highest frequency.
+        max_radius: Divisor of the degrees at the lowest frequency.
+    """
+
+    kind: Literal["theory", "grid", "spherec", "spherecplus", "spherem", "spheremplus"]
+    num_frequencies: int = Field(default=16, ge=2, le=1024)
+    min_radius: float = Field(default=1.0, gt=0)
+    max_radius: float = Field(default=360.0, gt=0)
+
+    @model_validator(mode="after")
+    def _radii_ascend(self) -> Self:
+        if self.min_radius >= self.max_radius:
+            raise ValueError(f"min_radius {self.min_radius} must be below max_radius {self.max_radius}")
+        return self
+
+    @property
+    def encoding_dim(self) -> int:
+        """Length of an encoded place."""
+        per_frequency = {"theory": 6, "grid": 4, "spherec": 6, "spherecplus": 12, "spherem": 10, "spheremplus": 16}
+        return per_frequency[self.kind] * self.num_frequencies
+
+
+PositionalEncodingConfig = Annotated[
+    SphericalHarmonicsConfig | CoordinatesConfig | MultiScaleConfig, Field(discriminator="kind")
+]
+
+
+class SirenConfig(_Settings):
+    """Sine layers and a linear output layer.
+
+    Attributes:
+        kind: Name of the network.
+        hidden_dim: Width of the sine layers.
+        num_hidden_layers: Sine layers.
+        w0_initial: Frequency factor of the first sine layer.
+        dropout: Probability of dropping a pre-activation of a sine layer in training.
+    """
+
+    kind: Literal["siren"] = "siren"
+    hidden_dim: int = Field(default=512, ge=1)
+    num_hidden_layers: int = Field(default=2, ge=1)
+    w0_initial: float = Field(default=30.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class FCNetConfig(_Settings):
+    """A linear layer with ReLU, four residual layers, and a linear output layer without bias.
+
+    Attributes:
+        kind: Name of the network.
+        hidden_dim: Width.
+        dropout: Probability of dropping a unit inside a residual layer in training.
+    """
+
+    kind: Literal["fcnet"] = "fcnet"
+    hidden_dim: int = Field(default=256, ge=1)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+
+
+class MLPConfig(_Settings):
+    """Linear layers with ReLU and a linear output layer.
+
+    Attributes:
+        kind: Name of the network.
+        hidden_dim: Width.
+        num_hidden_layers: Hidden layers after the input layer.
+        tie_hidden_layers: Whether they share one weight matrix, as in the original.
+    """
+
+    kind: Literal["mlp"] = "mlp"
+    hidden_dim: int = Field(default=256, ge=1)
+    num_hidden_layers: int = Field(default=2, ge=0)
+    tie_hidden_layers: bool = False
+
+
+class LinearConfig(_Settings):
+    """One linear layer.
+
+    Attributes:
+        kind: Name of the network.
+    """
+
+    kind: Literal["linear"] = "linear"
+
+
+LocationNetworkConfig = Annotated[SirenConfig | FCNetConfig | MLPConfig | LinearConfig, Field(discriminator="kind")]
+
+
+class LocationEncoderConfig(_Settings):
+    """Settings of a location encoder.
+
+    Attributes:
+        positional_encoding: From degrees to features.
+        network: From features to an embedding.
+        embedding_dim: Length of an embedding.
+    """
+
+    positional_encoding: PositionalEncodingConfig = SphericalHarmonicsConfig()
+    network: LocationNetworkConfig = SirenConfig()
+    embedding_dim: int = Field(default=256, ge=1)
+
+
+class RandomFeaturesConfig(_Settings):
     """Settings of the frozen random convolutional image backbone.
 
     Attributes:
@@ -19,8 +168,6 @@ class RandomFeaturesConfig(BaseModel):
             divisible by each.
         full_resolution_stride: Step of the filters at the scale without pooling, in pixels.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["random_convolutional"] = "random_convolutional"
     seed: int = Field(default=0, ge=0)
@@ -35,50 +182,124 @@ class RandomFeaturesConfig(BaseModel):
         return 2 * self.num_filters * len(self.pool_factors) + 2 * NUM_BANDS
 
 
-class LocationEncoderConfig(BaseModel):
-    """Settings of a location encoder: spherical harmonics and a SIREN.
+class MoCoConfig(_Settings):
+    """A backbone of the shape of the MoCo networks pre-trained on SSL4EO-S12.
 
     Attributes:
-        num_degrees: Degrees of the spherical harmonics, L; the basis has L*L functions.
-        harmonics_convention: ``orthonormal``, or ``analytic`` for the basis of the released weights.
-        embedding_dim: Length of an embedding.
-        hidden_dim: Width of the hidden layers.
-        num_hidden_layers: Sine layers.
-        w0_initial: Frequency factor of the first sine layer.
-        location_dropout: Probability of dropping a pre-activation of a sine layer in training.
+        kind: Name of the network.
+        in_channels: Channels of the first layer: 13 with the cirrus band B10, which is inserted as zeros, or 12.
+        trainable: Whether its weights move in training; False also keeps its normalisation statistics.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["moco_resnet18", "moco_resnet50", "moco_vit16"]
+    in_channels: Literal[12, 13] = 13
+    trainable: bool = False
 
-    num_degrees: int = Field(default=40, ge=1, le=200)
-    harmonics_convention: Literal["orthonormal", "analytic"] = "orthonormal"
-    embedding_dim: int = Field(default=256, ge=1)
-    hidden_dim: int = Field(default=512, ge=1)
-    num_hidden_layers: int = Field(default=2, ge=1)
-    w0_initial: float = Field(default=30.0, gt=0)
-    location_dropout: float = Field(default=0.0, ge=0, lt=1)
+    @property
+    def feature_dim(self) -> int:
+        """Length of a feature vector."""
+        return {"moco_resnet18": 512, "moco_resnet50": 2048, "moco_vit16": 384}[self.kind]
 
 
-class SatCLIPConfig(BaseModel):
+class VisionTransformerConfig(_Settings):
+    """The vision transformer of CLIP, trained with the location tower.
+
+    Attributes:
+        kind: Name of the network.
+        in_channels: Channels of the first layer; 13 inserts the cirrus band B10 as zeros.
+        image_size: Side of an image in pixels.
+        patch_size: Side of a token in pixels.
+        width: Length of a token; 64 per attention head.
+        num_layers: Transformer blocks.
+        output_dim: Length of a feature vector.
+    """
+
+    kind: Literal["clip_vit"] = "clip_vit"
+    in_channels: int = Field(default=13, ge=1)
+    image_size: int = Field(default=256, ge=1)
+    patch_size: int = Field(default=32, ge=1)
+    width: int = Field(default=768, ge=64, multiple_of=64)
+    num_layers: int = Field(default=12, ge=1)
+    output_dim: int = Field(default=256, ge=1)
+    trainable: bool = True
+
+    @property
+    def feature_dim(self) -> int:
+        """Length of a feature vector."""
+        return self.output_dim
+
+
+class ModifiedResNetConfig(_Settings):
+    """The modified ResNet of CLIP, trained with the location tower.
+
+    Attributes:
+        kind: Name of the network.
+        in_channels: Channels of the first layer; 13 inserts the cirrus band B10 as zeros.
+        image_size: Side of an image in pixels, a multiple of 32.
+        width: Channels after the stem; the attention pooling has ``width // 2`` heads.
+        num_blocks: Bottleneck blocks in each of the four stages.
+        output_dim: Length of a feature vector.
+    """
+
+    kind: Literal["clip_resnet"] = "clip_resnet"
+    in_channels: int = Field(default=13, ge=1)
+    image_size: int = Field(default=256, ge=32, multiple_of=32)
+    width: int = Field(default=64, ge=2, multiple_of=2)
+    num_blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
+    output_dim: int = Field(default=256, ge=1)
+    trainable: bool = True
+
+    @property
+    def feature_dim(self) -> int:
+        """Length of a feature vector."""
+        return self.output_dim
+
+
+ImageBackboneConfig = Annotated[
+    RandomFeaturesConfig | MoCoConfig | VisionTransformerConfig | ModifiedResNetConfig, Field(discriminator="kind")
+]
+
+
+class ImageHeadConfig(_Settings):
+    """Settings of the trainable head over the features of the image backbone.
+
+    Attributes:
+        kind: ``projection``: standardised features, and one or two linear layers. ``identity``: the features are the
+            embedding.
+        hidden_dim: Width of the hidden layer; 0 makes the head linear.
+        feature_dropout: Probability of dropping an image feature in training.
+        dropout: Probability of dropping a hidden unit in training.
+    """
+
+    kind: Literal["projection", "identity"] = "projection"
+    hidden_dim: int = Field(default=256, ge=0)
+    feature_dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class SatCLIPConfig(_Settings):
     """Settings of the two towers.
 
     Attributes:
         location: The location tower.
-        image_backbone: The frozen part of the image tower.
-        image_hidden_dim: Width of the hidden layer of the image head; 0 makes the head linear.
-        feature_dropout: Probability of dropping an image feature in training.
-        image_dropout: Probability of dropping a hidden unit of the image head in training.
-        min_temperature: Lower bound of the temperature of the contrastive loss.
+        image_backbone: The image tower without its head.
+        image_head: The head of the image tower.
+        min_temperature: Lower bound of the temperature of the contrastive loss; 0 leaves it unbounded.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     location: LocationEncoderConfig = LocationEncoderConfig()
-    image_backbone: RandomFeaturesConfig = RandomFeaturesConfig()
-    image_hidden_dim: int = Field(default=256, ge=0)
-    feature_dropout: float = Field(default=0.0, ge=0, lt=1)
-    image_dropout: float = Field(default=0.0, ge=0, lt=1)
-    min_temperature: float = Field(default=0.01, gt=0, lt=1)
+    image_backbone: ImageBackboneConfig = RandomFeaturesConfig()
+    image_head: ImageHeadConfig = ImageHeadConfig()
+    min_temperature: float = Field(default=0.01, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _identity_head_fits(self) -> Self:
+        if self.image_head.kind == "identity" and self.image_backbone.feature_dim != self.location.embedding_dim:
+            raise ValueError(
+                f"image_head is the identity, but the image backbone gives {self.image_backbone.feature_dim} features "
+                f"and location embeddings have {self.location.embedding_dim}; use a projection or equal lengths"
+            )
+        return self
 
     @property
     def embedding_dim(self) -> int:

@@ -5,27 +5,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from satclip_model.config import LocationEncoderConfig
-from satclip_model.location_network import Siren
-from satclip_model.positional_encoding.spherical_harmonics import SphericalHarmonics
+from satclip_model.location_network import build_location_network
+from satclip_model.positional_encoding import build_positional_encoding
 
 
 class LocationEncoder(nn.Module):
-    """Spherical harmonics followed by a SIREN.
+    """A positional encoding followed by a network.
 
-    The harmonics are computed in float64 and cast to the type of the network's weights.
+    The encoding is computed in float64 and cast to the type of the network's weights.
     """
 
     def __init__(self, config: LocationEncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.positional_encoding = SphericalHarmonics(config.num_degrees, config.harmonics_convention)
-        self.location_network = Siren(
-            in_dim=self.positional_encoding.basis_dim,
-            out_dim=config.embedding_dim,
-            hidden_dim=config.hidden_dim,
-            num_layers=config.num_hidden_layers,
-            w0_initial=config.w0_initial,
-            dropout=config.location_dropout,
+        self.positional_encoding = build_positional_encoding(config.positional_encoding)
+        self.location_network = build_location_network(
+            config.network, in_dim=config.positional_encoding.encoding_dim, out_dim=config.embedding_dim
         )
 
     def forward(self, lonlat_deg: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch embed"]:
@@ -37,9 +32,14 @@ class LocationEncoder(nn.Module):
         Raises:
             ValueError: A latitude outside [-90, 90] or a coordinate that is not finite.
         """
-        basis = self.positional_encoding(lonlat_deg)
-        embeddings: Tensor = self.location_network(basis.to(self.location_network.last_layer.weight.dtype))
+        encoded = self.positional_encoding(lonlat_deg.double())
+        embeddings: Tensor = self.location_network(encoded.to(self.dtype))
         return embeddings
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights and of the embeddings."""
+        return next(self.location_network.parameters()).dtype
 
 
 def build_location_encoder(config: LocationEncoderConfig, seed: int) -> LocationEncoder:

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from satclip_model.config import LocationNetworkConfig, SirenConfig
+
 _HIDDEN_W0 = 1.0
 _HIDDEN_GAIN = 6.0
 
@@ -80,3 +82,17 @@ class Siren(nn.Module):
             x = layer(x)
         output: Tensor = self.last_layer(x)
         return output
+
+
+def build_location_network(config: LocationNetworkConfig, in_dim: int, out_dim: int) -> nn.Module:
+    """The untrained network that a configuration describes, from (n, ``in_dim``) to (n, ``out_dim``)."""
+    if isinstance(config, SirenConfig):
+        return Siren(
+            in_dim=in_dim,
+            out_dim=out_dim,
+            hidden_dim=config.hidden_dim,
+            num_layers=config.num_hidden_layers,
+            w0_initial=config.w0_initial,
+            dropout=config.dropout,
+        )
+    raise ValueError(f"location network {config.kind!r} is not built yet")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from satclip_model.config import SatCLIPConfig
-from satclip_model.image_encoder import ImageProjection, RandomConvolutionalFeatures
+from satclip_model.image_encoder import build_image_backbone, build_image_head
 from satclip_model.location_encoder import LocationEncoder
 
 __all__ = ["SatCLIP", "SatCLIPConfig", "build_satclip"]
@@ -17,7 +17,7 @@ _INITIAL_TEMPERATURE = 0.07
 
 
 class SatCLIP(nn.Module):
-    """Frozen image backbone with a trainable head, location encoder, and a learned temperature.
+    """Image backbone with a trainable head, location encoder, and a learned temperature.
 
     ``logit_scale`` is the log value: temperature = exp(-logit_scale), never below ``config.min_temperature``.
 
@@ -27,13 +27,9 @@ class SatCLIP(nn.Module):
     def __init__(self, config: SatCLIPConfig) -> None:
         super().__init__()
         self.config = config
-        self.image_backbone = RandomConvolutionalFeatures(config.image_backbone)
-        self.image_projection = ImageProjection(
-            feature_dim=config.image_backbone.feature_dim,
-            embedding_dim=config.embedding_dim,
-            hidden_dim=config.image_hidden_dim,
-            feature_dropout=config.feature_dropout,
-            dropout=config.image_dropout,
+        self.image_backbone = build_image_backbone(config.image_backbone)
+        self.image_projection = build_image_head(
+            config.image_head, config.image_backbone.feature_dim, config.embedding_dim
         )
         self.location_encoder = LocationEncoder(config.location)
         self.logit_scale = nn.Parameter(torch.tensor(-math.log(_INITIAL_TEMPERATURE)))
@@ -41,7 +37,8 @@ class SatCLIP(nn.Module):
     @property
     def clamped_logit_scale(self) -> Tensor:
         """Log of the inverse temperature, at most -log(min_temperature)."""
-        return self.logit_scale.clamp(max=-math.log(self.config.min_temperature))
+        bound = self.config.min_temperature
+        return self.logit_scale.clamp(max=-math.log(bound)) if bound > 0 else self.logit_scale
 
     def encode_image_features(self, features: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch embed"]:
         """Unit-length embeddings of features of the image backbone."""

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from satclip_model.config import LocationEncoderConfig
-    from satclip_model.positional_encoding.spherical_harmonics import HarmonicsConvention
+    from satclip_model.config import LocationEncoderConfig, PositionalEncodingConfig
 
 BATCH_SIZE = 8192
 
@@ -51,17 +50,19 @@ class SinCosCoordinates:
 
 
 @dataclass(frozen=True)
-class SphericalHarmonicsAlone:
+class EncodingAlone:
     """The positional encoding of the model, without its network.
 
     Attributes:
-        num_degrees: Degrees 0 to ``num_degrees - 1``, hence ``num_degrees ** 2`` features.
-        convention: Scaling of the basis; a ridge on standardised features does not depend on it.
+        config: The encoding.
     """
 
-    num_degrees: int
-    convention: "HarmonicsConvention" = "orthonormal"
-    name: str = "harmonics"
+    config: "PositionalEncodingConfig"
+
+    @property
+    def name(self) -> str:
+        """Short name in the rows of scores: harmonics, or the kind of another encoding."""
+        return "harmonics" if self.config.kind == "spherical_harmonics" else self.config.kind
 
     @property
     def target(self) -> str:
@@ -69,14 +70,14 @@ class SphericalHarmonicsAlone:
         return _dotted_name(self)
 
     def features(self, lonlat_deg: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Features, shape (n, num_degrees ** 2)."""
+        """Features, shape (n, ``config.encoding_dim``)."""
         import torch
 
-        from satclip_model.positional_encoding.spherical_harmonics import SphericalHarmonics
+        from satclip_model.positional_encoding import build_positional_encoding
 
-        basis = SphericalHarmonics(self.num_degrees, self.convention)
+        encoding = build_positional_encoding(self.config)
         with torch.inference_mode():
-            batches = [basis(torch.from_numpy(batch)).numpy() for batch in _batches(lonlat_deg)]
+            batches = [encoding(torch.from_numpy(batch)).numpy() for batch in _batches(lonlat_deg)]
         return np.concatenate(batches).astype(np.float64, copy=False)
 
 

@@ -14,9 +14,9 @@ from pipelines.embeddings.grid import GlobalGrid
 from pipelines.embeddings.products import LAND_GRID, embeddings_path
 from pipelines.errors import ArtefactError
 from pipelines.evaluation.baselines import (
+    EncodingAlone,
     LocationFeatures,
     SinCosCoordinates,
-    SphericalHarmonicsAlone,
     UntrainedEncoder,
 )
 from pipelines.evaluation.embedded import open_exported
@@ -85,7 +85,7 @@ def score_embeddings(
         methods: list[LocationFeatures] = [
             exported,
             SinCosCoordinates(),
-            SphericalHarmonicsAlone(location.num_degrees, location.harmonics_convention),
+            EncodingAlone(location.positional_encoding),
             UntrainedEncoder(location, seed=int(run.record["config"]["seed"])),
         ]
         frames.append(evaluate([load_task(task, tables_root)], methods, splits, seeds))

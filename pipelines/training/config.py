@@ -4,7 +4,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from satclip_model.config import LocationEncoderConfig, RandomFeaturesConfig, SatCLIPConfig
+from satclip_model.config import (
+    ImageBackboneConfig,
+    ImageHeadConfig,
+    LocationEncoderConfig,
+    SatCLIPConfig,
+    SirenConfig,
+    SphericalHarmonicsConfig,
+)
 
 
 class TrainingConfig(BaseModel):
@@ -55,20 +62,23 @@ class TrainingConfig(BaseModel):
         default=0, ge=0, le=1024, description="Threads of PyTorch on the CPU; 0 leaves PyTorch's own choice."
     )
 
-    def model_settings(self, image_backbone: RandomFeaturesConfig) -> SatCLIPConfig:
+    def model_settings(self, image_backbone: ImageBackboneConfig) -> SatCLIPConfig:
         """The configuration of the two towers over a given image backbone."""
         return SatCLIPConfig(
             location=LocationEncoderConfig(
-                num_degrees=self.num_degrees,
-                harmonics_convention=self.harmonics_convention,
+                positional_encoding=SphericalHarmonicsConfig(
+                    num_degrees=self.num_degrees, convention=self.harmonics_convention
+                ),
+                network=SirenConfig(
+                    hidden_dim=self.location_hidden_dim,
+                    num_hidden_layers=self.location_hidden_layers,
+                    w0_initial=self.w0_initial,
+                    dropout=self.location_dropout,
+                ),
                 embedding_dim=self.embedding_dim,
-                hidden_dim=self.location_hidden_dim,
-                num_hidden_layers=self.location_hidden_layers,
-                w0_initial=self.w0_initial,
-                location_dropout=self.location_dropout,
             ),
             image_backbone=image_backbone,
-            image_hidden_dim=self.image_hidden_dim,
-            feature_dropout=self.feature_dropout,
-            image_dropout=self.image_dropout,
+            image_head=ImageHeadConfig(
+                hidden_dim=self.image_hidden_dim, feature_dropout=self.feature_dropout, dropout=self.image_dropout
+            ),
         )

@@ -13,6 +13,7 @@ from typing import Final
 import lightning
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from pipelines.atomic import replacing, write_json
@@ -24,8 +25,9 @@ from pipelines.training.coordinate_jitter import jitter_lonlat
 from pipelines.training.datamodule import PlaceDataModule, PlaceTensors, is_validation_place
 from pipelines.training.retrieval import score_retrieval
 from satclip_model.checkpoint import write_checkpoint
-from satclip_model.config import RandomFeaturesConfig
+from satclip_model.config import ImageBackboneConfig
 from satclip_model.errors import DivergenceError
+from satclip_model.image_encoder import ImageProjection
 from satclip_model.lightning_module import OptimizationSettings, SatCLIPLightningModule
 from satclip_model.satclip import SatCLIP, build_satclip
 
@@ -81,7 +83,9 @@ def train(
         ConfigurationError: A GPU was asked for and none is there, or the loss diverged.
         DatasetError: Fewer than two training places.
     """
-    backbone_config = RandomFeaturesConfig.model_validate(image_features.record["encoder"])
+    backbone_config: ImageBackboneConfig = TypeAdapter(ImageBackboneConfig).validate_python(
+        image_features.record["encoder"]
+    )
     accelerator = choose_accelerator(config.accelerator)
     training, validation = split_places(dataset, image_features, config)
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
@@ -91,7 +95,8 @@ def train(
             f"image features carry fingerprint {image_features.record['fingerprint']}, but their encoder's settings "
             f"give {model.image_backbone.fingerprint}; materialize image_features again"
         )
-    model.image_projection.fit_standardisation(training.features)
+    if isinstance(model.image_projection, ImageProjection):
+        model.image_projection.fit_standardisation(training.features)
     model.image_backbone.requires_grad_(False)
     data = PlaceDataModule(training.to(device), validation.to(device), config.batch_size, config.seed)
     steps_per_epoch = len(data.train_dataloader())

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-HarmonicsConvention = Literal["orthonormal", "analytic"]
+from satclip_model.config import HarmonicsConvention
 
 MAX_NUM_DEGREES: Final = 1000
 """Beyond it the sectoral terms leave the range of float64 while their column is still needed."""

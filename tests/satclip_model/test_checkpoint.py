@@ -7,14 +7,22 @@ import pytest
 import torch
 
 from satclip_model.checkpoint import read_checkpoint, read_location_encoder, write_checkpoint
-from satclip_model.config import LocationEncoderConfig, RandomFeaturesConfig
+from satclip_model.config import (
+    ImageHeadConfig,
+    LocationEncoderConfig,
+    RandomFeaturesConfig,
+    SirenConfig,
+    SphericalHarmonicsConfig,
+)
 from satclip_model.errors import CheckpointError
 from satclip_model.satclip import SatCLIP, SatCLIPConfig, build_satclip
 
 CONFIG = SatCLIPConfig(
-    location=LocationEncoderConfig(num_degrees=4, embedding_dim=6, hidden_dim=8),
+    location=LocationEncoderConfig(
+        positional_encoding=SphericalHarmonicsConfig(num_degrees=4), network=SirenConfig(hidden_dim=8), embedding_dim=6
+    ),
     image_backbone=RandomFeaturesConfig(num_filters=4, pool_factors=(1, 4)),
-    image_hidden_dim=10,
+    image_head=ImageHeadConfig(hidden_dim=10),
 )
 LONLAT_DEG = torch.tensor([[10.0, 50.0], [-70.0, -20.0], [140.0, 35.0]], dtype=torch.float64)
 RECORD = {"dataset_version": "abc", "metrics": {"val_loss": 1.25}, "split": {"seed": 3}}
@@ -111,7 +119,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, how: str) -> None:
     ("changes", "message"),
     [
         ({"format": "other"}, "format is 'other'"),
-        ({"format_version": 99}, "version 99; expected 'satclip-two-towers' version 1"),
+        ({"format_version": 99}, "version 99; expected 'satclip-two-towers' version 2"),
         ({"config": json.dumps({"surprise": 1})}, "surprise"),
         ({"record": "{"}, "not valid"),
         ({"state_dict": {"a": "text"}}, "state_dict of tensors"),

@@ -3,7 +3,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from satclip_model.config import LocationEncoderConfig, RandomFeaturesConfig
+from satclip_model.config import (
+    ImageHeadConfig,
+    LocationEncoderConfig,
+    RandomFeaturesConfig,
+    SirenConfig,
+    SphericalHarmonicsConfig,
+)
 from satclip_model.errors import DivergenceError
 from satclip_model.lightning_module import (
     OptimizationSettings,
@@ -19,9 +25,13 @@ SETTINGS = OptimizationSettings(learning_rate=0.01, weight_decay=0.5, warmup_ste
 @pytest.fixture
 def model() -> SatCLIP:
     config = SatCLIPConfig(
-        location=LocationEncoderConfig(num_degrees=4, embedding_dim=6, hidden_dim=8),
+        location=LocationEncoderConfig(
+            positional_encoding=SphericalHarmonicsConfig(num_degrees=4),
+            network=SirenConfig(hidden_dim=8),
+            embedding_dim=6,
+        ),
         image_backbone=RandomFeaturesConfig(num_filters=4, pool_factors=(1, 4)),
-        image_hidden_dim=10,
+        image_head=ImageHeadConfig(hidden_dim=10),
     )
     return build_satclip(config, seed=0)
 

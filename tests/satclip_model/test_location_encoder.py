@@ -1,9 +1,13 @@
 import torch
 
-from satclip_model.config import LocationEncoderConfig
+from satclip_model.config import LocationEncoderConfig, SirenConfig, SphericalHarmonicsConfig
 from satclip_model.location_encoder import build_location_encoder, encode_in_blocks
 
-CONFIG = LocationEncoderConfig(num_degrees=6, embedding_dim=5, hidden_dim=16, location_dropout=0.3)
+CONFIG = LocationEncoderConfig(
+    positional_encoding=SphericalHarmonicsConfig(num_degrees=6),
+    network=SirenConfig(hidden_dim=16, dropout=0.3),
+    embedding_dim=5,
+)
 LONLAT_DEG = torch.tensor([[12.5, -33.0], [180.0, 71.0], [-90.0, 90.0], [3.0, 4.0]], dtype=torch.float64)
 
 

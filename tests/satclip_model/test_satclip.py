@@ -7,13 +7,21 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from satclip_model.config import LocationEncoderConfig, RandomFeaturesConfig
+from satclip_model.config import (
+    ImageHeadConfig,
+    LocationEncoderConfig,
+    RandomFeaturesConfig,
+    SirenConfig,
+    SphericalHarmonicsConfig,
+)
 from satclip_model.satclip import SatCLIPConfig, build_satclip
 
 CONFIG = SatCLIPConfig(
-    location=LocationEncoderConfig(num_degrees=4, embedding_dim=6, hidden_dim=8),
+    location=LocationEncoderConfig(
+        positional_encoding=SphericalHarmonicsConfig(num_degrees=4), network=SirenConfig(hidden_dim=8), embedding_dim=6
+    ),
     image_backbone=RandomFeaturesConfig(num_filters=4, pool_factors=(1, 4)),
-    image_hidden_dim=10,
+    image_head=ImageHeadConfig(hidden_dim=10),
 )
 LONLAT_DEG = torch.tensor([[10.0, 50.0], [-70.0, -20.0], [140.0, 35.0]], dtype=torch.float64)
 
@@ -60,7 +68,7 @@ def test_configuration_survives_json_and_refuses_unknown_names() -> None:
 
 
 def test_published_size_of_the_location_encoder() -> None:
-    config = SatCLIPConfig(location=LocationEncoderConfig(num_degrees=10))
+    config = SatCLIPConfig(location=LocationEncoderConfig(positional_encoding=SphericalHarmonicsConfig(num_degrees=10)))
     count = sum(each.numel() for each in build_satclip(config, seed=0).location_encoder.parameters())
     assert count == 445_696
     assert math.isclose(np.log(1 / 0.07), float(build_satclip(config, seed=0).logit_scale.detach()), rel_tol=1e-6)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from pipelines.evaluation.baselines import EncoderFeatures, SinCosCoordinates, SphericalHarmonicsAlone, UntrainedEncoder
+from pipelines.evaluation.baselines import EncoderFeatures, EncodingAlone, SinCosCoordinates, UntrainedEncoder
+from satclip_model.config import LocationEncoderConfig, SirenConfig, SphericalHarmonicsConfig
 
 
 @pytest.fixture
@@ -21,16 +22,17 @@ def test_sines_and_cosines_do_not_know_the_antimeridian():
 
 
 def test_harmonics_have_a_column_per_degree_and_order_and_their_squares_add_up(lonlat_deg):
-    features = SphericalHarmonicsAlone(num_degrees=6).features(lonlat_deg)
+    features = EncodingAlone(SphericalHarmonicsConfig(num_degrees=6)).features(lonlat_deg)
     assert features.shape == (300, 36)
     assert features.dtype == np.float64
     np.testing.assert_allclose((features**2).sum(axis=1), 36 / (4 * np.pi))
 
 
 def test_an_untrained_encoder_is_decided_by_its_seed(lonlat_deg):
-    from satclip_model.config import LocationEncoderConfig
 
-    config = LocationEncoderConfig(num_degrees=4, embedding_dim=5, hidden_dim=8)
+    config = LocationEncoderConfig(
+        positional_encoding=SphericalHarmonicsConfig(num_degrees=4), network=SirenConfig(hidden_dim=8), embedding_dim=5
+    )
     features = UntrainedEncoder(config, seed=3).features(lonlat_deg)
     assert features.shape == (300, 5)
     np.testing.assert_array_equal(features, UntrainedEncoder(config, seed=3).features(lonlat_deg))
@@ -50,4 +52,4 @@ def test_methods_name_themselves():
         "sincos",
         "pipelines.evaluation.baselines.SinCosCoordinates",
     )
-    assert SphericalHarmonicsAlone(3).name == "harmonics"
+    assert EncodingAlone(SphericalHarmonicsConfig(num_degrees=3)).name == "harmonics"
