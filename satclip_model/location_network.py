@@ -1,6 +1,7 @@
 """Networks that turn a positional encoding into a location embedding."""
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,28 @@ from satclip_model.config import LocationNetworkConfig, SirenConfig
 
 _HIDDEN_W0 = 1.0
 _HIDDEN_GAIN = 6.0
+
+
+class LocationNetwork(nn.Module, ABC):
+    """A network that begins with a linear layer, so that callers may compute that layer in their own way."""
+
+    @property
+    @abstractmethod
+    def out_dim(self) -> int:
+        """Length of an embedding."""
+
+    @abstractmethod
+    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"]]:
+        """Weight and bias of the linear map that `after_first_layer` goes on from."""
+
+    @abstractmethod
+    def after_first_layer(self, linear: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
+        """Embeddings from the result of `first_layer`, which is overwritten where no gradient needs it."""
+
+    def forward(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch embed"]:
+        """Embeddings of positional encodings, not normalised."""
+        weight, bias = self.first_layer()
+        return self.after_first_layer(functional.linear(x, weight, bias))
 
 
 class SineLayer(nn.Module):
@@ -30,13 +53,20 @@ class SineLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch hidden"]:
         """sin(w0 (W x + b))."""
-        pre_activation = functional.linear(x, self.weight, self.bias)
+        return self.activate(self.scaled(x))
+
+    def scaled(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch hidden"]:
+        """w0 (W x + b)."""
+        return torch.addmm(self.bias, x, self.weight.T, beta=self.w0, alpha=self.w0)
+
+    def activate(self, scaled: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch hidden"]:
+        """The sine of w0 (W x + b), which is overwritten where no gradient needs it."""
         if self.training and self.dropout > 0:
-            pre_activation = functional.dropout(pre_activation, self.dropout)
-        return torch.sin(self.w0 * pre_activation)
+            scaled = functional.dropout(scaled, self.dropout)
+        return torch.sin(scaled) if scaled.requires_grad else scaled.sin_()
 
 
-class Siren(nn.Module):
+class Siren(LocationNetwork):
     """Sine layers and a linear output layer.
 
     Parameters are named ``layers.i.weight``, ``layers.i.bias``, ``last_layer.weight`` and ``last_layer.bias``, as in
@@ -76,15 +106,35 @@ class Siren(nn.Module):
         nn.init.uniform_(self.last_layer.weight, -bound, bound)
         nn.init.uniform_(self.last_layer.bias, -bound, bound)
 
+    @property
+    def out_dim(self) -> int:
+        """Length of an embedding."""
+        return self.last_layer.out_features
+
     def forward(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch embed"]:
         """Embeddings of positional encodings, not normalised."""
-        for layer in self.layers:
-            x = layer(x)
+        return self.after_first_layer(self._sine_layer(0).scaled(x))
+
+    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"]]:
+        """Weight and bias of the first sine layer, times its w0."""
+        first = self._sine_layer(0)
+        return first.w0 * first.weight, first.w0 * first.bias
+
+    def after_first_layer(self, linear: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
+        """Embeddings from the result of `first_layer`, which is overwritten where no gradient needs it."""
+        x = self._sine_layer(0).activate(linear)
+        for index in range(1, len(self.layers)):
+            x = self._sine_layer(index)(x)
         output: Tensor = self.last_layer(x)
         return output
 
+    def _sine_layer(self, index: int) -> SineLayer:
+        layer = self.layers[index]
+        assert isinstance(layer, SineLayer)
+        return layer
 
-def build_location_network(config: LocationNetworkConfig, in_dim: int, out_dim: int) -> nn.Module:
+
+def build_location_network(config: LocationNetworkConfig, in_dim: int, out_dim: int) -> LocationNetwork:
     """The untrained network that a configuration describes, from (n, ``in_dim``) to (n, ``out_dim``)."""
     if isinstance(config, SirenConfig):
         return Siren(
