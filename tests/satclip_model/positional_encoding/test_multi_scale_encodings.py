@@ -22,7 +22,7 @@ def multi_scale(kind: str, num_frequencies: int, min_radius: float, max_radius: 
 
 
 @pytest.mark.parametrize(
-    ("suffix", "settings"), [("f16_min1_max360", (16, 1, 360)), ("f32_min0.001_max10", (32, 0.001, 10))]
+    ("suffix", "settings"), [("f16_min1_max360", (16, 1.0, 360.0)), ("f32_min0.001_max10", (32, 0.001, 10.0))]
 )
 @pytest.mark.parametrize("kind", ["theory", *GRID_KINDS])
 def test_equals_the_reference(kind: str, suffix: str, settings: tuple[int, float, float]) -> None:
