@@ -15,7 +15,7 @@ _NUM_LON: Final = 360
 _NUM_LAT: Final = 180
 
 _PADDED_NUM_LAT: Final = 192
-"""A multiple of 32: the powers of the odd numbers at the end of a vectorised loop are rounded differently."""
+"""A multiple of 32: the scalar end of a vectorised loop rounds powers differently."""
 
 _NUM_POLYNOMIAL_DEGREES: Final = 10
 """Degrees whose zonal functions are summed in powers of the cosine."""
