@@ -14,7 +14,8 @@ from torch.nn import functional
 from satclip_model.config import LocationEncoderConfig
 from satclip_model.location_network import build_location_network
 from satclip_model.positional_encoding import build_positional_encoding
-from satclip_model.positional_encoding.spherical_harmonics import SphericalHarmonics, validate_lonlat_deg
+from satclip_model.positional_encoding.lonlat import validate_lonlat_deg
+from satclip_model.positional_encoding.spherical_harmonics import SphericalHarmonics
 from satclip_model.separable_grid import encode_separable_grid
 
 BLOCK_POINTS = {"cpu": 2048, "cuda": 1 << 16}

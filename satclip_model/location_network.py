@@ -8,10 +8,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from satclip_model.config import LocationNetworkConfig, SirenConfig
+from satclip_model.config import FCNetConfig, LocationNetworkConfig, MLPConfig, SirenConfig
 
 _HIDDEN_W0 = 1.0
 _HIDDEN_GAIN = 6.0
+_NUM_RESIDUAL_LAYERS = 4
 
 
 class LocationNetwork(nn.Module, ABC):
@@ -134,6 +135,137 @@ class Siren(LocationNetwork):
         return layer
 
 
+class ResidualLayer(nn.Module):
+    """x + relu(W2 dropout(relu(W1 x + b1)) + b2), with dropout in training only."""
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(dim, dim)
+        self.w2 = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch hidden"]:
+        """The sum of the input and its two-layer residual."""
+        residual = self.dropout(functional.relu(self.w1(x)))
+        return x + functional.relu(self.w2(residual))
+
+
+class FCNet(LocationNetwork):
+    """A linear layer with ReLU, four residual layers, and a linear output layer without bias.
+
+    Parameters are named ``class_emb.weight``, ``feats.0.*`` and ``feats.2.w1.*`` to ``feats.5.w2.*``, in this
+    order, as in SatCLIP.
+
+    Args:
+        in_dim: Length of an input vector.
+        out_dim: Length of an output vector.
+        hidden_dim: Width.
+        dropout: Probability of dropping a unit inside a residual layer in training.
+
+    Source: Mac Aodha et al. (2019), Presence-only geographical priors for fine-grained image classification.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, hidden_dim: int = 256, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.class_emb = nn.Linear(hidden_dim, out_dim, bias=False)
+        residual_layers = [ResidualLayer(hidden_dim, dropout) for _ in range(_NUM_RESIDUAL_LAYERS)]
+        self.feats = nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.ReLU(), *residual_layers)
+
+    @property
+    def out_dim(self) -> int:
+        """Length of an embedding."""
+        return self.class_emb.out_features
+
+    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"]]:
+        """Weight and bias of the input layer."""
+        return _weight_and_bias(self.feats[0])
+
+    def after_first_layer(self, linear: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
+        """Embeddings from the result of `first_layer`."""
+        output: Tensor = self.class_emb(self.feats[1:](linear))
+        return output
+
+
+class MLP(LocationNetwork):
+    """An input layer and hidden layers with ReLU, and a linear output layer.
+
+    Parameters are named ``features.0.*``, ``features.2.*`` and so on, as in SatCLIP. Its hidden layers are one layer
+    applied ``num_hidden_layers`` times, whose weights its state dicts repeat under each name. Such a state dict loads
+    into tied and into separate layers; of unequal weights tied layers keep the last.
+
+    Args:
+        in_dim: Length of an input vector.
+        out_dim: Length of an output vector.
+        hidden_dim: Width.
+        num_hidden_layers: Hidden layers after the input layer.
+        tie_hidden_layers: Whether the hidden layers share their weights, as in SatCLIP.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        hidden_dim: int = 256,
+        num_hidden_layers: int = 2,
+        tie_hidden_layers: bool = False,
+    ) -> None:
+        super().__init__()
+        num_distinct = min(num_hidden_layers, 1) if tie_hidden_layers else num_hidden_layers
+        distinct = [nn.Linear(hidden_dim, hidden_dim) for _ in range(num_distinct)]
+        layers: list[nn.Module] = [nn.Linear(in_dim, hidden_dim), nn.ReLU()]
+        for index in range(num_hidden_layers):
+            layers += [distinct[index % num_distinct], nn.ReLU()]
+        self.features = nn.Sequential(*layers, nn.Linear(hidden_dim, out_dim))
+
+        self._out_dim = out_dim
+
+    @property
+    def out_dim(self) -> int:
+        """Length of an embedding."""
+        return self._out_dim
+
+    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"]]:
+        """Weight and bias of the input layer."""
+        return _weight_and_bias(self.features[0])
+
+    def after_first_layer(self, linear: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
+        """Embeddings from the result of `first_layer`."""
+        output: Tensor = self.features[1:](linear)
+        return output
+
+
+class Linear(LocationNetwork):
+    """One linear layer, whose parameters are named ``weight`` and ``bias``.
+
+    Args:
+        in_dim: Length of an input vector.
+        out_dim: Length of an output vector.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        initialised = nn.Linear(in_dim, out_dim)
+        self.weight, self.bias = initialised.weight, initialised.bias
+
+    @property
+    def out_dim(self) -> int:
+        """Length of an embedding."""
+        return len(self.bias)
+
+    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"]]:
+        """Weight and bias."""
+        return self.weight, self.bias
+
+    def after_first_layer(self, linear: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
+        """The result of `first_layer` itself."""
+        return linear
+
+
+def _weight_and_bias(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    assert isinstance(layer, nn.Linear)
+    return layer.weight, layer.bias
+
+
 def build_location_network(config: LocationNetworkConfig, in_dim: int, out_dim: int) -> LocationNetwork:
     """The untrained network that a configuration describes, from (n, ``in_dim``) to (n, ``out_dim``)."""
     if isinstance(config, SirenConfig):
@@ -145,4 +277,14 @@ def build_location_network(config: LocationNetworkConfig, in_dim: int, out_dim: 
             w0_initial=config.w0_initial,
             dropout=config.dropout,
         )
-    raise ValueError(f"location network {config.kind!r} is not built yet")
+    if isinstance(config, FCNetConfig):
+        return FCNet(in_dim=in_dim, out_dim=out_dim, hidden_dim=config.hidden_dim, dropout=config.dropout)
+    if isinstance(config, MLPConfig):
+        return MLP(
+            in_dim=in_dim,
+            out_dim=out_dim,
+            hidden_dim=config.hidden_dim,
+            num_hidden_layers=config.num_hidden_layers,
+            tie_hidden_layers=config.tie_hidden_layers,
+        )
+    return Linear(in_dim, out_dim)

@@ -42,7 +42,9 @@ def encode_separable_grid(
             rows = latitude_part[inner : inner + rows_at_once]
             scaled = torch.matmul(longitude_part, rows).add_(bias).flatten(0, 1)
             block = network.after_first_layer(scaled)
-            embeddings[outer + inner : outer + inner + len(rows)] = block.reshape(len(rows), len(lon_deg), network.out_dim)
+            embeddings[outer + inner : outer + inner + len(rows)] = block.reshape(
+                len(rows), len(lon_deg), network.out_dim
+            )
     return embeddings
 
 

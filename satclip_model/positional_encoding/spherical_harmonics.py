@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from satclip_model.config import HarmonicsConvention
+from satclip_model.positional_encoding.lonlat import validate_lonlat_deg
 
 MAX_NUM_DEGREES: Final = 1000
 """Beyond it the sectoral terms leave the range of float64 while their column is still needed."""
@@ -221,21 +222,3 @@ def _recurrence_coefficients(degree: int) -> tuple[Tensor, Tensor]:
     inner = order[1:-1]
     ratio = torch.sqrt(((degree - 1.0) ** 2 - inner**2) / (4.0 * (degree - 1.0) ** 2 - 1.0))
     return gain, gain[1:-1] * ratio
-
-
-def validate_lonlat_deg(lonlat_deg: Tensor) -> None:
-    """Raises ValueError unless ``lonlat_deg`` has shape (n, 2), is finite and its latitudes lie in [-90, 90]."""
-    if lonlat_deg.ndim != 2 or lonlat_deg.shape[1] != 2:
-        raise ValueError(f"lonlat_deg has shape {tuple(lonlat_deg.shape)}; expected (n, 2), longitude first")
-    if not lonlat_deg.numel():
-        return
-    if not bool(torch.isfinite(lonlat_deg).all()):
-        row = int((~torch.isfinite(lonlat_deg)).any(dim=1).nonzero()[0])
-        raise ValueError(f"lonlat_deg: row {row} is {lonlat_deg[row].tolist()}; coordinates must be finite")
-    latitude = lonlat_deg[:, 1].abs()
-    if bool((latitude > 90.0).any()):
-        row = int(latitude.argmax())
-        raise ValueError(
-            f"lonlat_deg: row {row} is {lonlat_deg[row].tolist()}; latitude must lie in [-90, 90], and longitude "
-            "comes first"
-        )
