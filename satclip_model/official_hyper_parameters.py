@@ -196,7 +196,9 @@ def _moco_kind(layers: str) -> Literal["moco_resnet18", "moco_resnet50", "moco_v
 def _encoding_arguments(config: PositionalEncodingConfig) -> dict[str, Any]:
     if isinstance(config, SphericalHarmonicsConfig):
         if config.convention == "orthonormal":
-            raise ValueError("the original has no orthonormal harmonics; see to_analytic_harmonics for equal embeddings")
+            raise ValueError(
+                "the original has no orthonormal harmonics; see to_analytic_harmonics for equal embeddings"
+            )
         return {
             "le_type": "sphericalharmonics",
             "legendre_polys": config.num_degrees,
