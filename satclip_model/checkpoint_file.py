@@ -26,7 +26,7 @@ _LIGHTNING_DICTS: Final = (
 _NUMPY_SCALARS: Final = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar")
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Lets ``write`` fill a file that then appears under its name whole, or not at all; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")

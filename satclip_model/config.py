@@ -34,7 +34,7 @@ class SphericalHarmonicsConfig(_Settings):
 
 
 class CoordinatesConfig(_Settings):
-    """Encodings without parameters: degrees as radians, the unit vector, or sines and cosines of both coordinates.
+    """Encodings without parameters: radians less pi, the unit vector, or sines and cosines of both coordinates.
 
     Attributes:
         kind: Name of the encoding.

@@ -7,8 +7,8 @@ Source: microsoft/satclip, main.py (SatCLIPLightningModule), model.py (SatCLIP) 
 """
 
 import logging
-from collections.abc import Mapping
-from typing import Any, Final, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Final, get_args
 
 from pydantic import ValidationError
 
@@ -86,8 +86,8 @@ def location_config_from_hyper_parameters(hyper_parameters: Mapping[str, Any]) -
     """
     _require_known(hyper_parameters)
     return LocationEncoderConfig(
-        positional_encoding=_guarded(_positional_encoding, hyper_parameters),
-        network=_guarded(_network, hyper_parameters),
+        positional_encoding=_guarded(positional_encoding_config, hyper_parameters),
+        network=_guarded(network_config, hyper_parameters),
         embedding_dim=_guarded(lambda given: int(given["embed_dim"]), hyper_parameters),
     )
 
@@ -124,9 +124,9 @@ def _require_known(hyper_parameters: Mapping[str, Any]) -> None:
         )
 
 
-def _guarded[T](read: Any, given: Mapping[str, Any]) -> T:  # noqa: ANN401
+def _guarded[T](read: Callable[[Mapping[str, Any]], T], given: Mapping[str, Any]) -> T:
     try:
-        value: T = read(given)
+        return read(given)
     except KeyError as error:
         raise CheckpointError(
             f"hyper_parameters lack {error}; found {', '.join(sorted(map(str, given))) or 'none'}; expected the "
@@ -134,10 +134,15 @@ def _guarded[T](read: Any, given: Mapping[str, Any]) -> T:  # noqa: ANN401
         ) from error
     except (TypeError, ValueError, ValidationError) as error:
         raise CheckpointError(f"hyper_parameters are none of SatCLIP's: {error}") from error
-    return value
 
 
-def _positional_encoding(given: Mapping[str, Any]) -> PositionalEncodingConfig:
+def positional_encoding_config(given: Mapping[str, Any]) -> PositionalEncodingConfig:
+    """Settings of the encoding that ``le_type`` names.
+
+    Raises:
+        KeyError: An argument that the encoding needs is missing.
+        ValueError: A value is none of the original's.
+    """
     kind = given["le_type"]
     if kind == "sphericalharmonics":
         convention = given["harmonics_calculation"]
@@ -146,6 +151,8 @@ def _positional_encoding(given: Mapping[str, Any]) -> PositionalEncodingConfig:
         return SphericalHarmonicsConfig(num_degrees=given["legendre_polys"], convention=convention)
     if kind in {"direct", "cartesian3d", "wrap"}:
         return CoordinatesConfig(kind=kind)
+    if kind not in get_args(MultiScaleConfig.model_fields["kind"].annotation):
+        raise ValueError(f"le_type {kind!r} is no positional encoding of the original")
     return MultiScaleConfig(
         kind=kind,
         num_frequencies=given["frequency_num"],
@@ -154,7 +161,13 @@ def _positional_encoding(given: Mapping[str, Any]) -> PositionalEncodingConfig:
     )
 
 
-def _network(given: Mapping[str, Any]) -> LocationNetworkConfig:
+def network_config(given: Mapping[str, Any]) -> LocationNetworkConfig:
+    """Settings of the network that ``pe_type`` names.
+
+    Raises:
+        KeyError: An argument that the network needs is missing.
+        ValueError: A value is none of the original's.
+    """
     kind = given["pe_type"]
     if kind == "siren":
         return SirenConfig(
@@ -177,7 +190,7 @@ def _network(given: Mapping[str, Any]) -> LocationNetworkConfig:
 def _image_backbone(given: Mapping[str, Any]) -> ImageBackboneConfig:
     layers = given["vision_layers"]
     if isinstance(layers, str):
-        return MoCoConfig(kind=_moco_kind(layers), in_channels=MOCO_CHANNELS)
+        return MoCoConfig.model_validate({"kind": layers, "in_channels": MOCO_CHANNELS})
     shared = {"in_channels": given["in_channels"], "image_size": given["image_resolution"]}
     shared |= {"width": given["vision_width"], "output_dim": given["embed_dim"]}
     if isinstance(layers, tuple | list):
@@ -185,12 +198,6 @@ def _image_backbone(given: Mapping[str, Any]) -> ImageBackboneConfig:
     return VisionTransformerConfig.model_validate(
         {**shared, "num_layers": layers, "patch_size": given["vision_patch_size"]}
     )
-
-
-def _moco_kind(layers: str) -> Literal["moco_resnet18", "moco_resnet50", "moco_vit16"]:
-    if layers == "moco_resnet18" or layers == "moco_resnet50" or layers == "moco_vit16":
-        return layers
-    raise ValueError(f"vision_layers {layers!r}, expected moco_resnet18, moco_resnet50, moco_vit16 or numbers")
 
 
 def _encoding_arguments(config: PositionalEncodingConfig) -> dict[str, Any]:
