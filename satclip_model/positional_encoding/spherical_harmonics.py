@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from satclip_model.config import HarmonicsConvention
+from satclip_model.positional_encoding.lonlat import validate_lonlat_deg
 
 MAX_NUM_DEGREES: Final = 1000
 """Beyond it the sectoral terms leave the range of float64 while their column is still needed."""
@@ -32,10 +33,12 @@ def real_spherical_harmonics(
         convention: ``orthonormal``: the integral of Y_lm**2 over the unit sphere is 1, hence
             sum_m Y_lm**2 = (2l + 1) / 4pi everywhere; no Condon-Shortley phase. ``analytic``: the basis of the released
             SatCLIP weights, that is the same functions of azimuth lon + 180 and polar angle lat + 90, with the terms
-            of order 0 multiplied by pi.
+            of order 0 multiplied by pi. ``closed-form``: the orthonormal functions of that azimuth and polar angle with
+            the Condon-Shortley phase, so it differs from ``analytic`` in order 0 by 1/pi and in odd orders by sign.
 
     Raises:
-        ValueError: ``num_degrees`` outside [1, 1000], a latitude outside [-90, 90], or a coordinate that is not finite.
+        ValueError: ``num_degrees`` outside [1, 1000], another convention, a latitude outside [-90, 90], or a
+            coordinate that is not finite.
 
     Source: Holmes and Featherstone (2002), A unified approach to the Clenshaw summation and the recursive computation
         of very high degree and order normalised associated Legendre functions, J. Geodesy 76, eqs. 11 to 13.
@@ -48,8 +51,12 @@ def real_spherical_harmonics(
     cos_lat = torch.sin(torch.deg2rad(90.0 - lat_deg.abs()))
     if convention == "analytic":
         cos_polar, azimuth_deg, zonal_factor = -sin_lat, lon_deg + 180.0, math.pi
-    else:
+    elif convention == "closed-form":  # the phase (-1)**m is half a turn, which takes lon + 180 back to lon
+        cos_polar, azimuth_deg, zonal_factor = -sin_lat, lon_deg, 1.0
+    elif convention == "orthonormal":
         cos_polar, azimuth_deg, zonal_factor = sin_lat, lon_deg, 1.0
+    else:
+        raise ValueError(f"convention is {convention!r}; expected 'orthonormal', 'analytic' or 'closed-form'")
 
     azimuth = torch.deg2rad(torch.remainder(azimuth_deg, 360.0))
     coefficients = _recurrence_coefficients(num_degrees, lonlat_deg.device)
@@ -105,24 +112,6 @@ def _degrees(
         )
 
 
-def validate_lonlat_deg(lonlat_deg: Tensor) -> None:
-    """Raises ValueError unless ``lonlat_deg`` has shape (n, 2), is finite and its latitudes lie in [-90, 90]."""
-    if lonlat_deg.ndim != 2 or lonlat_deg.shape[1] != 2:
-        raise ValueError(f"lonlat_deg has shape {tuple(lonlat_deg.shape)}; expected (n, 2), longitude first")
-    if not lonlat_deg.numel():
-        return
-    if not bool(torch.isfinite(lonlat_deg).all()):
-        row = int((~torch.isfinite(lonlat_deg)).any(dim=1).nonzero()[0])
-        raise ValueError(f"lonlat_deg: row {row} is {lonlat_deg[row].tolist()}; coordinates must be finite")
-    latitude = lonlat_deg[:, 1].abs()
-    if bool((latitude > 90.0).any()):
-        row = int(latitude.argmax())
-        raise ValueError(
-            f"lonlat_deg: row {row} is {lonlat_deg[row].tolist()}; latitude must lie in [-90, 90], and longitude "
-            "comes first"
-        )
-
-
 class SphericalHarmonics(nn.Module):
     """``real_spherical_harmonics`` as a module without parameters."""
 
@@ -132,7 +121,7 @@ class SphericalHarmonics(nn.Module):
         self.convention: HarmonicsConvention = convention
 
     @property
-    def basis_dim(self) -> int:
+    def encoding_dim(self) -> int:
         """Number of columns, L*L."""
         return self.num_degrees**2
 
