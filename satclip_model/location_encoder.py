@@ -48,7 +48,7 @@ class LocationEncoder(nn.Module):
         """Embeddings of places as an array, shape (n, embedding_dim); no gradients, no dropout."""
         encoder = self if dtype in {None, self.dtype} and not self.training else deepcopy(self).to(dtype).eval()
         with torch.inference_mode():
-            embeddings = encode_in_blocks(encoder, torch.as_tensor(np.asarray(lonlat_deg, dtype=np.float64)))
+            embeddings = encode_in_blocks(encoder, torch.from_numpy(np.array(lonlat_deg, dtype=np.float64)))
             array: NDArray[np.floating[Any]] = (functional.normalize(embeddings) if normalize else embeddings).numpy()
         return array
 

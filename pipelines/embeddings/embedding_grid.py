@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,9 @@ def writing_embedding_grid(
         yield write
         if written != len(content.lat_deg):
             raise ValueError(f"{written} rows were written; the grid has {len(content.lat_deg)}")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata", category=zarr.errors.ZarrUserWarning)
+            zarr.consolidate_metadata(group.store)
         _move_into_place(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
