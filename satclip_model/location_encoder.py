@@ -1,8 +1,14 @@
 """From longitude and latitude to an embedding."""
 
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from satclip_model.config import LocationEncoderConfig
 from satclip_model.location_network import build_location_network
@@ -35,6 +41,24 @@ class LocationEncoder(nn.Module):
         encoded = self.positional_encoding(lonlat_deg.double())
         embeddings: Tensor = self.location_network(encoded.to(self.dtype))
         return embeddings
+
+    def encode(
+        self, lonlat_deg: ArrayLike, *, dtype: torch.dtype | None = None, normalize: bool = False
+    ) -> NDArray[np.floating[Any]]:
+        """Embeddings of places as an array, shape (n, embedding_dim); no gradients, no dropout."""
+        encoder = self if dtype in {None, self.dtype} and not self.training else deepcopy(self).to(dtype).eval()
+        with torch.inference_mode():
+            embeddings = encode_in_blocks(encoder, torch.from_numpy(np.array(lonlat_deg, dtype=np.float64)))
+            array: NDArray[np.floating[Any]] = (functional.normalize(embeddings) if normalize else embeddings).numpy()
+        return array
+
+    def encode_grid(
+        self, lon_deg: ArrayLike, lat_deg: ArrayLike, *, dtype: torch.dtype | None = None, normalize: bool = False
+    ) -> NDArray[np.floating[Any]]:
+        """Embeddings of all places of a grid, shape (rows, columns, embedding_dim)."""
+        lat, lon = np.meshgrid(np.asarray(lat_deg), np.asarray(lon_deg), indexing="ij")
+        encoded = self.encode(np.column_stack([lon.ravel(), lat.ravel()]), dtype=dtype, normalize=normalize)
+        return encoded.reshape(*lat.shape, -1)
 
     @property
     def dtype(self) -> torch.dtype:
