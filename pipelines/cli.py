@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from pipelines.cli_dataset import PRESETS, add_dataset_commands, add_root
+from pipelines.cli_embed import add_embed_commands
 from pipelines.errors import ConfigurationError, SatclipError
 from pipelines.workspace import workspace_root
 
@@ -40,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(commands)
     _add_sandbox(commands)
     add_dataset_commands(commands)
+    add_embed_commands(commands)
     summary = commands.add_parser("summary", help="name the artefacts of a workspace")
     add_root(summary)
     summary.set_defaults(run=_summary)

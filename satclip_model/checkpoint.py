@@ -1,18 +1,15 @@
 """Trained models on disk: plain tensors and a record, never arbitrary objects."""
 
 import json
-import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
-from zipfile import BadZipFile, is_zipfile
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
+from satclip_model.checkpoint_file import load_weights, read_archive, require_finite, write_whole
 from satclip_model.config import SatCLIPConfig
 from satclip_model.errors import CheckpointError
 from satclip_model.location_encoder import LocationEncoder
@@ -37,7 +34,7 @@ def write_checkpoint(path: Path, model: SatCLIP, record: Mapping[str, Any]) -> N
         ValueError: ``record`` holds NaN or infinity.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    _require_finite(path, state)
+    require_finite(path, state)
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -45,16 +42,7 @@ def write_checkpoint(path: Path, model: SatCLIP, record: Mapping[str, Any]) -> N
         "record": json.dumps(record, sort_keys=True, allow_nan=False),
         "state_dict": state,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
-    try:
-        with partial.open("wb") as handle:
-            torch.save(content, handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, lambda handle: torch.save(content, handle))
 
 
 def read_checkpoint(path: Path) -> tuple[SatCLIP, dict[str, Any]]:
@@ -64,10 +52,7 @@ def read_checkpoint(path: Path) -> tuple[SatCLIP, dict[str, Any]]:
         CheckpointError: The file is missing, truncated, of another format, or its tensors do not fit its
             configuration or are not finite.
     """
-    config, record, state = _read(path)
-    model = SatCLIP(config)
-    _load(path, model, state)
-    return model.eval(), record
+    return model_from_content(path, read_archive(path))
 
 
 def read_location_encoder(path: Path) -> tuple[LocationEncoder, dict[str, Any]]:
@@ -76,36 +61,42 @@ def read_location_encoder(path: Path) -> tuple[LocationEncoder, dict[str, Any]]:
     Raises:
         CheckpointError: As for `read_checkpoint`.
     """
-    config, record, state = _read(path)
+    return location_encoder_from_content(path, read_archive(path))
+
+
+def model_from_content(path: Path, content: object) -> tuple[SatCLIP, dict[str, Any]]:
+    """The model and the record in what `read_archive` gives of a file of `write_checkpoint`.
+
+    Raises:
+        CheckpointError: As for `read_checkpoint`.
+    """
+    config, record, state = _parse(path, content)
+    model = SatCLIP(config)
+    load_weights(path, model, state)
+    return model.eval(), record
+
+
+def location_encoder_from_content(path: Path, content: object) -> tuple[LocationEncoder, dict[str, Any]]:
+    """As `model_from_content`, the location tower alone.
+
+    Raises:
+        CheckpointError: As for `read_checkpoint`.
+    """
+    config, record, state = _parse(path, content)
     encoder = LocationEncoder(config.location)
     of_encoder = {
         name.removeprefix(_LOCATION_PREFIX): tensor
         for name, tensor in state.items()
         if name.startswith(_LOCATION_PREFIX)
     }
-    _load(path, encoder, of_encoder)
+    load_weights(path, encoder, of_encoder)
     return encoder.eval(), record
 
 
-def _read(path: Path) -> tuple[SatCLIPConfig, dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a checkpoint written by write_checkpoint")
-    if not is_zipfile(path):
-        raise CheckpointError(
-            f"{path}: {path.stat().st_size} bytes that are no whole checkpoint (not a zip archive, or cut short); copy "
-            "or train it again"
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, BadZipFile, EOFError, KeyError, ValueError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(
-            f"{path}: cannot be read as plain tensors ({reason}); it is damaged or holds other objects, which are "
-            "never unpickled; train it again or ask for an intact copy"
-        ) from error
+def _parse(path: Path, content: object) -> tuple[SatCLIPConfig, dict[str, Any], dict[str, Tensor]]:
     found = content.get("format") if isinstance(content, dict) else type(content).__name__
-    if found != FORMAT or content.get("format_version") != FORMAT_VERSION:
-        version = content.get("format_version") if isinstance(content, dict) else None
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or found != FORMAT or version != FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: format is {found!r} version {version!r}; expected {FORMAT!r} version {FORMAT_VERSION}"
         )
@@ -117,27 +108,5 @@ def _read(path: Path) -> tuple[SatCLIPConfig, dict[str, Any], dict[str, Tensor]]
         raise CheckpointError(f"{path}: the part 'config', 'record' or 'state_dict' is not valid: {error}") from error
     if not isinstance(record, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise CheckpointError(f"{path}: expected a record of names and a state_dict of tensors; train it again")
-    _require_finite(path, state)
+    require_finite(path, state)
     return config, record, state
-
-
-def _require_finite(path: Path, state: Mapping[str, Tensor]) -> None:
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path}: weight {name} is not finite; the training that made it diverged")
-
-
-def _load(path: Path, module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    differences = [f"missing: {', '.join(sorted(expected.keys() - found.keys()))}"] if expected.keys() - found else []
-    if found.keys() - expected.keys():
-        differences.append(f"unexpected: {', '.join(sorted(found.keys() - expected.keys()))}")
-    differences += [
-        f"{name} has shape {found[name]}, expected {expected[name]}"
-        for name in sorted(expected.keys() & found.keys())
-        if expected[name] != found[name]
-    ]
-    if differences:
-        raise CheckpointError(f"{path}: weights and configuration do not fit: {'; '.join(differences)}")
-    module.load_state_dict(dict(state))

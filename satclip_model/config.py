@@ -212,6 +212,7 @@ class VisionTransformerConfig(_Settings):
         width: Length of a token; 64 per attention head.
         num_layers: Transformer blocks.
         output_dim: Length of a feature vector.
+        trainable: Whether its weights move in training.
     """
 
     kind: Literal["clip_vit"] = "clip_vit"
@@ -222,6 +223,12 @@ class VisionTransformerConfig(_Settings):
     num_layers: int = Field(default=12, ge=1)
     output_dim: int = Field(default=256, ge=1)
     trainable: bool = True
+
+    @model_validator(mode="after")
+    def _image_holds_a_token(self) -> Self:
+        if self.image_size < self.patch_size:
+            raise ValueError(f"image_size {self.image_size} must be at least patch_size {self.patch_size}")
+        return self
 
     @property
     def feature_dim(self) -> int:
@@ -239,6 +246,7 @@ class ModifiedResNetConfig(_Settings):
         width: Channels after the stem; the attention pooling has ``width // 2`` heads.
         num_blocks: Bottleneck blocks in each of the four stages.
         output_dim: Length of a feature vector.
+        trainable: Whether its weights move in training; False also keeps its normalisation statistics.
     """
 
     kind: Literal["clip_resnet"] = "clip_resnet"

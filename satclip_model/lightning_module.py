@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from satclip_model.contrastive_loss import contrastive_loss
 from satclip_model.errors import DivergenceError
+from satclip_model.loss import contrastive_loss
 from satclip_model.satclip import SatCLIP
 
 

@@ -41,11 +41,11 @@ class SatCLIP(nn.Module):
         return self.logit_scale.clamp(max=-math.log(bound)) if bound > 0 else self.logit_scale
 
     def encode_image_features(self, features: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch embed"]:
-        """Unit-length embeddings of features of the image backbone."""
-        return functional.normalize(self.image_projection(features), dim=1)
+        """Unit-length embeddings of features of the image backbone, float32."""
+        return functional.normalize(self.image_projection(features), dim=1).float()
 
     def encode_image(self, reflectance: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch embed"]:
-        """Unit-length embeddings of patches (12 bands, reflectance nominally 0 to 1)."""
+        """Unit-length embeddings of images, float32; see `image_encoder.image_input` for scale, bands and size."""
         return self.encode_image_features(self.image_backbone(reflectance))
 
     def encode_location(self, lonlat_deg: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch embed"]:

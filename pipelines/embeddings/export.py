@@ -11,20 +11,29 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pyproj
-import shapely
 from numpy.typing import NDArray
 
-from pipelines.atomic import replacing
+from pipelines.embeddings.embedding_file import (
+    PROVENANCE_KEY,
+    EmbeddingFileContent,
+    embedding_columns,
+    writing_embeddings,
+)
 from pipelines.errors import ArtefactError
 from pipelines.progress import Progress
-from pipelines.provenance import package_versions
+
+__all__ = [
+    "LocationEmbeddings",
+    "embed_points",
+    "embedding_columns",
+    "read_embeddings",
+    "read_provenance",
+    "write_embeddings",
+]
 
 logger = logging.getLogger(__name__)
 
-PROVENANCE_KEY = b"satclip_provenance"
 REQUIRED_PROVENANCE = ("checkpoint_sha256", "dataset_version")
-GEOPARQUET_VERSION = "1.1.0"
 
 
 @dataclass(frozen=True)
@@ -107,33 +116,19 @@ def write_embeddings(
         raise ValueError(
             f"embeddings are {embeddings.dtype} of shape {embeddings.shape}; expected float32 ({len(points)}, e)"
         )
-    if not np.isfinite(embeddings).all():
-        raise ValueError("embeddings hold a number that is not finite")
-    names = embedding_columns(embeddings.shape[1])
-    taken = sorted({"geometry", *names} & set(points.columns))
-    if taken:
-        raise ValueError(f"points already have a column {', '.join(taken)}; rename it before writing embeddings")
     lonlat_deg = points[["lon", "lat"]].to_numpy(dtype=np.float64)
-    others = points.drop(columns=["lon", "lat"])
-    columns: dict[str, Any] = {"lon": lonlat_deg[:, 0], "lat": lonlat_deg[:, 1]}
-    if len(others.columns):
-        carried = pa.Table.from_pandas(others, preserve_index=False)
-        columns |= dict(zip(carried.column_names, carried.columns, strict=True))
-    columns |= dict(zip(names, np.ascontiguousarray(embeddings.T), strict=True))
-    columns["geometry"] = pa.array(shapely.to_wkb(shapely.points(lonlat_deg), byte_order=1), type=pa.binary())
-    recorded = {"package_versions": package_versions(), **provenance, "num_points": len(points)}
-    table = pa.table(columns).replace_schema_metadata(
-        {
-            b"geo": _geo_metadata(lonlat_deg),
-            PROVENANCE_KEY: json.dumps(recorded, sort_keys=True, allow_nan=False).encode(),
-        }
+    carried = pa.Table.from_pandas(points.drop(columns=["lon", "lat"]), preserve_index=False)
+    west, south = lonlat_deg.min(axis=0).tolist()
+    east, north = lonlat_deg.max(axis=0).tolist()
+    content = EmbeddingFileContent(
+        others=carried.schema.remove_metadata(),
+        embedding_dim=embeddings.shape[1],
+        dtype=embeddings.dtype,
+        num_points=len(points),
+        bounds_deg=(west, south, east, north),
     )
-    dictionary = [name for name in columns if name not in {"lon", "lat", "geometry", *names}]
-    with replacing(path) as partial:
-        pq.write_table(
-            table, partial, compression="zstd", use_dictionary=dictionary, use_byte_stream_split=["lon", "lat", *names]
-        )
-    logger.info("%s: wrote %d embeddings of %d numbers", path, *embeddings.shape)
+    with writing_embeddings(path, content, provenance) as write:
+        write(lonlat_deg, carried, embeddings)
 
 
 def read_embeddings(path: Path, expect_checkpoint_sha256: str | None = None) -> LocationEmbeddings:
@@ -177,21 +172,3 @@ def read_provenance(path: Path) -> dict[str, Any]:
         raise ArtefactError(f"{path}: does not record which checkpoint made it; rebuild asset location_embeddings")
     provenance: dict[str, Any] = json.loads(metadata[PROVENANCE_KEY])
     return provenance
-
-
-def embedding_columns(embedding_dim: int) -> list[str]:
-    """Names of the columns of an embedding, in order: emb_000, emb_001 and so on."""
-    width = max(3, len(str(embedding_dim - 1)))
-    return [f"emb_{index:0{width}d}" for index in range(embedding_dim)]
-
-
-def _geo_metadata(lonlat_deg: NDArray[np.float64]) -> bytes:
-    (west, south), (east, north) = lonlat_deg.min(axis=0).tolist(), lonlat_deg.max(axis=0).tolist()
-    geometry = {
-        "encoding": "WKB",
-        "geometry_types": ["Point"],
-        "crs": pyproj.CRS.from_epsg(4326).to_json_dict(),
-        "bbox": [west, south, east, north],
-    }
-    document = {"version": GEOPARQUET_VERSION, "primary_column": "geometry", "columns": {"geometry": geometry}}
-    return json.dumps(document, sort_keys=True).encode()

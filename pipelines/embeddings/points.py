@@ -4,8 +4,9 @@ import gzip
 import io
 import logging
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import geopandas
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
+from pipelines.embeddings.coordinates import CoordinateColumns, EmptyFields, NumericColumn
 from pipelines.errors import TableError
 
 logger = logging.getLogger(__name__)
@@ -24,11 +26,10 @@ logger = logging.getLogger(__name__)
 SUPPORTED = "CSV (comma, semicolon or tab; .gz too), Parquet and GeoParquet"
 LON_NAMES = ("lon", "longitude", "lng", "long", "x", "decimallongitude")
 LAT_NAMES = ("lat", "latitude", "y", "decimallatitude")
-MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
+GEOMETRY_NAMES = ("longitude of geometry", "latitude of geometry")
 TIMEOUT_S = (10.0, 120.0)
 TRANSIENT_STATUS = (429, 500, 502, 503, 504)
 NUM_RETRIES = 3
-NUM_SHOWN = 3
 
 
 def is_url(source: str) -> bool:
@@ -55,13 +56,13 @@ def read_table(source: str) -> pd.DataFrame:
             first_line = (str(error).splitlines() or [""])[0]
             raise TableError(f"{source}: cannot be read as a table ({first_line}); expected {SUPPORTED}") from error
     if len(table) == 0:
-        raise TableError(f"{source}: the table has columns {_listed(table)} but no rows; expected at least one point")
+        raise TableError(
+            f"{source}: the table has columns {listed(list(table.columns))} but no rows; expected at least one point"
+        )
     return table
 
 
-def numeric_column(
-    table: pd.DataFrame, column: str, source: str, empty: Literal["refuse", "nan"] = "refuse"
-) -> NDArray[np.float64]:
+def numeric_column(table: pd.DataFrame, column: str, source: str, empty: EmptyFields = "refuse") -> NDArray[np.float64]:
     """One column as float64, shape (n,).
 
     Args:
@@ -73,22 +74,10 @@ def numeric_column(
     Raises:
         TableError: A field is text or infinite, or is empty and that is refused; the first such rows are named.
     """
-    values = table[column]
-    missing = values.isna().to_numpy(dtype=bool)
-    if not pd.api.types.is_numeric_dtype(values):
-        missing = missing | values.astype(str).str.strip().str.lower().isin(MISSING_WORDS).to_numpy(dtype=bool)
-    numbers = pd.to_numeric(values.mask(missing), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    not_numbers = (np.isnan(numbers) & ~missing) | np.isinf(numbers)
-    if not_numbers.any():
-        raise TableError(
-            f"{source}: column {column!r} must hold finite numbers, but {_rows(not_numbers, values)}; "
-            "write plain decimal numbers (no units, no thousands separators)"
-        )
-    if empty == "refuse" and missing.any():
-        raise TableError(
-            f"{source}: column {column!r} is empty in {_rows(missing, None)}; fill these in or delete the rows"
-        )
-    return np.asarray(numbers, dtype=np.float64)
+    taken = NumericColumn(source, column, empty)
+    numbers = taken.add(table[column])
+    taken.require_valid()
+    return numbers
 
 
 def lonlat_of(
@@ -96,7 +85,7 @@ def lonlat_of(
     source: str,
     lon_column: str = "lon",
     lat_column: str = "lat",
-    empty: Literal["refuse", "nan"] = "refuse",
+    empty: EmptyFields = "refuse",
 ) -> NDArray[np.float64]:
     """Places of a table, shape (n, 2), longitude first in degrees, from its columns or else from its geometry.
 
@@ -110,22 +99,28 @@ def lonlat_of(
     Raises:
         TableError: A column is missing and there is no geometry, or a coordinate is no number or out of range.
     """
+    lon_deg, lat_deg, names = coordinate_series(table, source, lon_column, lat_column)
+    coordinates = CoordinateColumns(source, names, empty)
+    lonlat_deg = coordinates.add(lon_deg, lat_deg)
+    coordinates.require_valid()
+    return lonlat_deg
+
+
+def coordinate_series(
+    table: pd.DataFrame, source: str, lon_column: str, lat_column: str
+) -> tuple["pd.Series[Any]", "pd.Series[Any]", tuple[str, str]]:
+    """Longitudes and latitudes of a table as they stand in it, and what to call them in a message.
+
+    Raises:
+        TableError: A column is missing and there is no geometry, or the geometry has no reference system or is no
+            points.
+    """
     if lon_column in table.columns and lat_column in table.columns:
-        lon_deg = numeric_column(table, lon_column, source, empty)
-        lat_deg = numeric_column(table, lat_column, source, empty)
-        names = (lon_column, lat_column)
-    elif isinstance(table, geopandas.GeoDataFrame):
-        lon_deg, lat_deg = _lonlat_of_geometry(table, source, empty)
-        names = ("longitude of geometry", "latitude of geometry")
-    else:
-        raise TableError(_missing_columns(table, source, lon_column, lat_column))
-    _require_range(lon_deg, 180.0, names[0], source, "longitudes run from -180 to 180; subtract 360 above 180")
-    swapped = bool(np.nanmax(np.abs(lon_deg), initial=0.0) <= 90.0)
-    hint = (
-        f"; if the columns are swapped, set lon_column={lat_column!r} and lat_column={lon_column!r}" if swapped else ""
-    )
-    _require_range(lat_deg, 90.0, names[1], source, f"latitudes run from -90 to 90{hint}")
-    return np.column_stack([lon_deg, lat_deg])
+        return table[lon_column], table[lat_column], (lon_column, lat_column)
+    if isinstance(table, geopandas.GeoDataFrame):
+        lon_deg, lat_deg = _lonlat_of_geometry(table, source)
+        return lon_deg, lat_deg, GEOMETRY_NAMES
+    raise TableError(missing_columns(list(table.columns), source, lon_column, lat_column))
 
 
 def read_points(source: str, lon_column: str = "lon", lat_column: str = "lat") -> pd.DataFrame:
@@ -148,12 +143,7 @@ def read_points(source: str, lon_column: str = "lon", lat_column: str = "lat") -
     geometries = list(table.columns[table.dtypes == "geometry"]) if isinstance(table, geopandas.GeoDataFrame) else []
     named = {lon_column, lat_column} if {lon_column, lat_column} <= set(table.columns) else set()
     others = pd.DataFrame(table.drop(columns=[*geometries, *named]))
-    clashing = [column for column in ("lon", "lat") if column in others.columns]
-    if clashing:
-        raise TableError(
-            f"{source}: the coordinates are read from {lon_column!r} and {lat_column!r}, yet the table also has "
-            f"{', '.join(map(repr, clashing))}; rename the latter or read the coordinates from there"
-        )
+    require_free_names(list(others.columns), source, lon_column, lat_column)
     points = pd.DataFrame({"lon": lonlat_deg[:, 0], "lat": lonlat_deg[:, 1]})
     logger.info("%s: %d points, %d further columns", source, len(points), len(others.columns))
     return pd.concat([points, others.reset_index(drop=True)], axis="columns")
@@ -212,9 +202,7 @@ def _read_csv(content: IO[bytes], magic: bytes) -> pd.DataFrame:
     return table.rename(columns=lambda name: str(name).strip())
 
 
-def _lonlat_of_geometry(
-    table: geopandas.GeoDataFrame, source: str, empty: Literal["refuse", "nan"]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _lonlat_of_geometry(table: geopandas.GeoDataFrame, source: str) -> tuple["pd.Series[Any]", "pd.Series[Any]"]:
     geometry = table.geometry
     if geometry.crs is None:
         raise TableError(f"{source}: the geometry has no reference system; set it (EPSG:4326 if it is lon, lat)")
@@ -222,40 +210,37 @@ def _lonlat_of_geometry(
     kinds = sorted(set(geometry[present].geom_type) - {"Point"})
     if kinds:
         raise TableError(f"{source}: the geometry holds {', '.join(kinds)}; expected points (take centroids first)")
-    if empty == "refuse" and not present.all():
-        raise TableError(f"{source}: the geometry is empty in {_rows(~present, None)}; delete these rows")
     lonlat_deg = np.full((len(table), 2), np.nan)
     points = geometry[present].to_crs("EPSG:4326")
     lonlat_deg[present] = np.column_stack([points.x, points.y])
-    return lonlat_deg[:, 0], lonlat_deg[:, 1]
+    return pd.Series(lonlat_deg[:, 0]), pd.Series(lonlat_deg[:, 1])
 
 
-def _require_range(values: NDArray[np.float64], bound: float, column: str, source: str, remedy: str) -> None:
-    beyond = np.abs(np.nan_to_num(values, posinf=np.inf, neginf=-np.inf)) > bound
-    if beyond.any():
-        raise TableError(f"{source}: column {column!r} is out of range: {_rows(beyond, pd.Series(values))}; {remedy}")
+def require_free_names(others: Sequence[str], source: str, lon_column: str, lat_column: str) -> None:
+    """Raises TableError if a column that is kept is called ``lon`` or ``lat``, as the coordinates will be."""
+    clashing = [column for column in ("lon", "lat") if column in others]
+    if clashing:
+        raise TableError(
+            f"{source}: the coordinates are read from {lon_column!r} and {lat_column!r}, yet the table also has "
+            f"{', '.join(map(repr, clashing))}; rename the latter or read the coordinates from there"
+        )
 
 
-def _missing_columns(table: pd.DataFrame, source: str, lon_column: str, lat_column: str) -> str:
-    absent = [column for column in (lon_column, lat_column) if column not in table.columns]
-    by_lower_name = {str(column).lower(): str(column) for column in reversed(table.columns)}
+def missing_columns(columns: Sequence[Any], source: str, lon_column: str, lat_column: str) -> str:
+    """What to say of a table without the named columns: those it has, and which of them may be meant."""
+    absent = [column for column in (lon_column, lat_column) if column not in columns]
+    by_lower_name = {str(column).lower(): str(column) for column in reversed(columns)}
     lon_found = next((by_lower_name[name] for name in LON_NAMES if name in by_lower_name), None)
     lat_found = next((by_lower_name[name] for name in LAT_NAMES if name in by_lower_name), None)
     example = (lon_found, lat_found) if lon_found and lat_found else ("<longitude column>", "<latitude column>")
     return (
-        f"{source}: no column {' and no column '.join(map(repr, absent))}; found columns {_listed(table)}. "
-        f"Name the columns: lon_column={example[0]!r}, lat_column={example[1]!r}"
+        f"{source}: no column {' and no column '.join(map(repr, absent))}; found columns {listed(columns)}. "
+        f"Name the columns: lon_column={example[0]!r}, lat_column={example[1]!r} "
+        f"(--lon-column {example[0]} --lat-column {example[1]})"
     )
 
 
-def _listed(table: pd.DataFrame, limit: int = 20) -> str:
-    names = [repr(str(column)) for column in table.columns]
+def listed(columns: Sequence[Any], limit: int = 20) -> str:
+    """Names of columns for a message, the first of them if there are many."""
+    names = [repr(str(column)) for column in columns]
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def _rows(selected: NDArray[np.bool_], values: "pd.Series[Any] | None") -> str:
-    rows = np.flatnonzero(selected)
-    first = rows[:NUM_SHOWN].tolist()
-    shown = [f"row {row + 1}" + ("" if values is None else f" has {values.iloc[row]!s:.40}") for row in first]
-    total = f", {len(rows)} rows in all" if len(rows) > NUM_SHOWN else ""
-    return ", ".join(shown) + f"{total} (counted from 1 after the header)"

@@ -1,7 +1,5 @@
 """Frozen image features of random filters."""
 
-import hashlib
-import json
 import math
 
 import numpy as np
@@ -11,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from satclip_model.config import NUM_BANDS, RandomFeaturesConfig
+from satclip_model.image_encoder.fingerprint import fingerprint_weights
 
 _TYPICAL_REFLECTANCE = (0.05, 0.06, 0.08, 0.09, 0.13, 0.20, 0.23, 0.24, 0.25, 0.26, 0.22, 0.15)
 """Order of magnitude of land reflectance per band; filters respond to the deviation from it."""
@@ -54,11 +53,7 @@ class RandomConvolutionalFeatures(nn.Module):
     @property
     def fingerprint(self) -> str:
         """Hex digest of kind, settings and weights; equal fingerprints give equal features."""
-        digest = hashlib.sha256(json.dumps(self.config.model_dump(mode="json"), sort_keys=True).encode())
-        for name, weights in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(weights.detach().cpu().numpy().astype("<f4").tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint_weights(self.config, self)
 
     @torch.no_grad()
     def forward(self, reflectance: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch feature"]:

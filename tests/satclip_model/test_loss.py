@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from satclip_model.contrastive_loss import contrastive_loss
+from satclip_model.loss import contrastive_loss
 
 
 @pytest.mark.parametrize("batch", [2, 7, 256])

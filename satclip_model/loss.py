@@ -31,7 +31,14 @@ def contrastive_loss(
             f"{tuple(location_embeddings.shape)} are no pairs; expected equal shapes"
         )
     logits_per_image = logit_scale.exp() * image_embeddings @ location_embeddings.T
-    pairs = torch.arange(len(image_embeddings), device=image_embeddings.device)
+    return symmetric_cross_entropy(logits_per_image, logits_per_image.T)
+
+
+def symmetric_cross_entropy(
+    logits_per_image: Float[Tensor, "batch batch"], logits_per_location: Float[Tensor, "batch batch"]
+) -> Float[Tensor, ""]:
+    """Mean of the cross entropies over both logits, whose diagonals are the pairs."""
+    pairs = torch.arange(len(logits_per_image), device=logits_per_image.device)
     return 0.5 * (
-        functional.cross_entropy(logits_per_image, pairs) + functional.cross_entropy(logits_per_image.T, pairs)
+        functional.cross_entropy(logits_per_image, pairs) + functional.cross_entropy(logits_per_location, pairs)
     )

@@ -1,0 +1,129 @@
+"""Embeddings of any number of places by one location encoder, written as they are computed."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipelines.embeddings.embedding_file import EmbeddingFileContent, writing_embeddings
+from pipelines.embeddings.table_stream import PointStream
+from pipelines.errors import ArtefactError, ConfigurationError
+from pipelines.progress import Progress
+from pipelines.provenance import file_sha256
+from satclip_model.errors import CheckpointError
+from satclip_model.location_encoder import LocationEncoder
+
+logger = logging.getLogger(__name__)
+
+BATCH_BYTES: Final = 64 << 20
+
+
+@dataclass(frozen=True)
+class EmbeddingOptions:
+    """How embeddings are computed and stored.
+
+    Attributes:
+        dtype: Type to compute in; None takes that of the checkpoint's weights.
+        store: Type to store.
+        normalize: Whether to scale embeddings to unit length; the encoder itself, like the original, does not.
+        batch_size: Places computed and written at a time; None takes 64 MB of embeddings.
+    """
+
+    dtype: Literal["float32", "float64"] | None = None
+    store: Literal["float32", "float16"] = "float32"
+    normalize: bool = False
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigurationError(f"batch_size is {self.batch_size}; expected at least 1")
+
+    def points_per_batch(self, encoder: LocationEncoder) -> int:
+        """Places computed and written at a time."""
+        return self.batch_size or max(1, BATCH_BYTES // (encoder.config.embedding_dim * encoder.dtype.itemsize))
+
+
+def open_location_encoder(
+    source: str, options: EmbeddingOptions, download: bool = False
+) -> tuple[LocationEncoder, dict[str, Any]]:
+    """A location encoder of any checkpoint, and what a file of its embeddings says of where they come from.
+
+    Args:
+        source: As for `satclip_model.loading.load_location_encoder`.
+        options: Their type to compute in is given to the weights.
+        download: Whether a file of the Hugging Face Hub that is not in the local cache may be fetched.
+
+    Raises:
+        ArtefactError: The checkpoint cannot be had or read.
+    """
+    from satclip_model.hub import resolve
+    from satclip_model.loading import load_location_encoder
+
+    try:
+        path = resolve(source, download=download)
+        encoder = load_location_encoder(path)
+    except CheckpointError as error:
+        raise ArtefactError(str(error)) from error
+    if options.dtype is not None:
+        encoder = encoder.to(getattr(torch, options.dtype))
+    return encoder.eval(), {
+        "checkpoint": path.name if Path(source).exists() else source,
+        "checkpoint_sha256": file_sha256(path),
+        "location_encoder": encoder.config.model_dump(mode="json"),
+        "computed_in": str(encoder.dtype).removeprefix("torch."),
+        "stored_as": options.store,
+        "unit_length": options.normalize,
+    }
+
+
+def embed_table(
+    encoder: LocationEncoder,
+    points: PointStream,
+    path: Path,
+    options: EmbeddingOptions,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Writes the embeddings of a table as GeoParquet, with its columns; memory does not grow with the table.
+
+    Args:
+        encoder: Computes in the type of its weights.
+        points: Checked points.
+        path: File to write; it appears whole or not at all.
+        options: Storage, length and batches.
+        provenance: What `open_location_encoder` says.
+
+    Raises:
+        ConfigurationError: A column has a name that the file needs, or a number is too large for the stored type.
+    """
+    try:
+        content = EmbeddingFileContent(
+            points.others, encoder.config.embedding_dim, np.dtype(options.store), points.num_points, points.bounds_deg
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"{points.source}: {error}") from error
+    progress = Progress(logger, "embeddings", points.num_points, "points")
+    with writing_embeddings(path, content, {**provenance, "points": points.source}) as write:
+        for lonlat_deg, others in points.batches(options.points_per_batch(encoder)):
+            embeddings = encoder.encode(lonlat_deg, normalize=options.normalize)
+            write(lonlat_deg, others, as_stored(embeddings, options))
+            progress.advance(len(lonlat_deg))
+
+
+def as_stored(embeddings: NDArray[np.floating[Any]], options: EmbeddingOptions) -> NDArray[np.floating[Any]]:
+    """Embeddings in the type they are stored in.
+
+    Raises:
+        ConfigurationError: A number is too large for it.
+    """
+    bound = float(np.finfo(options.store).max)
+    largest = float(np.abs(embeddings).max(initial=0.0))
+    if not largest <= bound:
+        raise ConfigurationError(
+            f"an embedding holds {largest:.6g}, but {options.store} ends at {bound:.6g}; store float32, or normalize"
+        )
+    return embeddings.astype(options.store, copy=False)
