@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from satclip_model.location_encoder import LocationEncoder, build_location_encoder
     from satclip_model.loss import contrastive_loss
     from satclip_model.official_checkpoint import write_official_checkpoint
+    from satclip_model.onnx_export import export_onnx
     from satclip_model.safetensors_checkpoint import write_safetensors
     from satclip_model.satclip import SatCLIP, build_satclip
 
@@ -46,7 +47,7 @@ __all__ = [
     "LocationEncoder", "LocationEncoderConfig", "MLPConfig", "MoCoConfig", "ModifiedResNetConfig", "MultiScaleConfig",
     "RandomFeaturesConfig", "SatCLIP", "SatCLIPConfig", "SatCLIPLightningModule", "SirenConfig",
     "SphericalHarmonicsConfig", "VisionTransformerConfig", "build_location_encoder", "build_satclip",
-    "contrastive_loss", "load_location_encoder", "load_moco_weights", "load_model", "write_checkpoint",
+    "contrastive_loss", "export_onnx", "load_location_encoder", "load_moco_weights", "load_model", "write_checkpoint",
     "write_official_checkpoint", "write_safetensors",
 ]  # fmt: skip
 
@@ -64,6 +65,7 @@ _NAMES: Final = {
     "location_encoder": ("LocationEncoder", "build_location_encoder"),
     "loss": ("contrastive_loss",),
     "official_checkpoint": ("write_official_checkpoint",),
+    "onnx_export": ("export_onnx",),
     "safetensors_checkpoint": ("write_safetensors",),
     "satclip": ("SatCLIP", "build_satclip"),
 }  # fmt: skip

@@ -18,7 +18,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from satclip_model.config import MoCoConfig, PositionalEncodingConfig, SatCLIPConfig
+from satclip_model.compat_location import (
+    LocationEncoder,
+    PositionalEncoding,
+    build_sized_encoding,
+    get_neural_network,
+    get_positional_encoding,
+)
+from satclip_model.config import MoCoConfig, SatCLIPConfig
 from satclip_model.errors import CheckpointError
 from satclip_model.image_encoder import build_image_backbone
 from satclip_model.loading import load_location_encoder, load_model
@@ -28,10 +35,7 @@ from satclip_model.official_checkpoint import official_parts
 from satclip_model.official_hyper_parameters import (
     MODULE_ARGUMENTS,
     config_from_hyper_parameters,
-    network_config,
-    positional_encoding_config,
 )
-from satclip_model.positional_encoding import build_positional_encoding
 
 if TYPE_CHECKING:
     from satclip_model.compat_training import SatCLIPLightningModule
@@ -52,38 +56,6 @@ __all__ = [
 _INITIAL_TEMPERATURE: Final = 0.07
 _TRAINING_ARGUMENTS: Final = {"learning_rate", "weight_decay"}
 _MODEL_PREFIX: Final = "model."
-
-
-class PositionalEncoding(nn.Module):
-    """A fixed encoding that knows its length."""
-
-    def __init__(self, encoding: nn.Module, embedding_dim: int) -> None:
-        super().__init__()
-        self.encoding, self.embedding_dim = encoding, embedding_dim
-
-    def forward(self, lonlat: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch basis"]:
-        """Encoded places (degrees, longitude first) in the type of the coordinates."""
-        encoded: Tensor = self.encoding(lonlat.double())
-        return encoded.to(lonlat.dtype)
-
-
-class LocationEncoder(nn.Module):
-    """A positional encoding followed by a network.
-
-    Args:
-        posenc: From coordinates to features.
-        nnet: From features to embeddings.
-    """
-
-    def __init__(self, posenc: nn.Module, nnet: nn.Module) -> None:
-        super().__init__()
-        self.posenc, self.nnet = posenc, nnet
-
-    def forward(self, x: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch embed"]:
-        """Embeddings of places (degrees, longitude first), not normalised, in the type of the network's weights."""
-        encoded = self.posenc(x.double())
-        embeddings: Tensor = self.nnet(encoded.to(next(self.nnet.parameters()).dtype))
-        return embeddings
 
 
 class SatCLIP(nn.Module):
@@ -159,7 +131,7 @@ class SatCLIP(nn.Module):
         )
         self.visual = _build_visual(config)
         encoding = config.location.positional_encoding
-        self.posenc = _build_positional_encoding(encoding).double()
+        self.posenc = build_sized_encoding(encoding).double()
         self.nnet = build_location_network(
             config.location.network, in_dim=encoding.encoding_dim, out_dim=embed_dim
         ).double()
@@ -225,45 +197,6 @@ class SatCLIPLoss(nn.Module):
         return {"contrastive_loss": loss} if output_dict else loss
 
 
-def get_positional_encoding(
-    name: str,
-    legendre_polys: int = 10,
-    harmonics_calculation: str = "analytic",
-    min_radius: float = 1,
-    max_radius: float = 360,
-    frequency_num: int = 10,
-) -> PositionalEncoding:
-    """The positional encoding ``name`` (see ``le_type`` of `SatCLIP`), with its length as ``embedding_dim``.
-
-    Raises:
-        ValueError: No encoding of the original.
-    """
-    return _build_positional_encoding(
-        positional_encoding_config(
-            {
-                "le_type": name,
-                "legendre_polys": legendre_polys,
-                "harmonics_calculation": harmonics_calculation,
-                "min_radius": min_radius,
-                "max_radius": max_radius,
-                "frequency_num": frequency_num,
-            }
-        )
-    )
-
-
-def get_neural_network(
-    name: str, input_dim: int, num_classes: int = 256, dim_hidden: int = 256, num_layers: int = 2
-) -> nn.Module:
-    """The network ``name`` (see ``pe_type`` of `SatCLIP`) from (n, ``input_dim``) to (n, ``num_classes``), float32.
-
-    Raises:
-        ValueError: No network of the original.
-    """
-    config = network_config({"pe_type": name, "capacity": dim_hidden, "num_hidden_layers": num_layers})
-    return build_location_network(config, in_dim=input_dim, out_dim=num_classes)
-
-
 def get_satclip(
     ckpt_path: str | Path, device: str | torch.device, return_all: bool = False
 ) -> SatCLIP | LocationEncoder:
@@ -317,10 +250,6 @@ def _config(arguments: dict[str, Any]) -> SatCLIPConfig:
         return config_from_hyper_parameters(arguments)
     except CheckpointError as error:
         raise ValueError(str(error)) from error
-
-
-def _build_positional_encoding(config: PositionalEncodingConfig) -> PositionalEncoding:
-    return PositionalEncoding(build_positional_encoding(config), config.encoding_dim)
 
 
 def _build_visual(config: SatCLIPConfig) -> nn.Module:
