@@ -83,7 +83,7 @@ def load_weights(path: Path, module: nn.Module, state: Mapping[str, Tensor]) -> 
     """Copies weights into a module, which takes on their types.
 
     Raises:
-        CheckpointError: Keys or shapes differ (all are named), or a weight is not finite.
+        CheckpointError: Keys or shapes differ (all are named), a weight is not finite, or copies of one weight differ.
     """
     require_finite(path, state)
     own = module.state_dict()
@@ -103,6 +103,12 @@ def load_weights(path: Path, module: nn.Module, state: Mapping[str, Tensor]) -> 
         if name in state and tensor.is_floating_point():
             tensor.data = tensor.data.to(state[name].dtype)
     module.load_state_dict(dict(state))
+    unequal = [name for name, tensor in module.state_dict().items() if not torch.equal(tensor, state[name])]
+    if unequal:
+        raise CheckpointError(
+            f"{path}: {', '.join(unequal)}: one weight under several names, whose copies differ in the file; it is of "
+            "a model with separate layers"
+        )
 
 
 def _allowed_globals() -> list[Any]:

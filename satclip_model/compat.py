@@ -1,8 +1,8 @@
 """The original's names with the original's signatures, over this package's modules.
 
-Code written for microsoft/satclip runs with ``from satclip_model.compat import *`` in place of its imports of ``model``,
-``location_encoder``, ``load``, ``load_lightweight``, ``loss`` and ``main``. Names of weights are the original's,
-so that its checkpoints load with ``load_state_dict``, and ours load in it.
+Code written for microsoft/satclip runs with ``from satclip_model.compat import *`` in place of its imports of
+``model``, ``location_encoder``, ``load``, ``load_lightweight``, ``loss`` and ``main``. Weights have the original's
+names, so that its checkpoints load with ``load_state_dict``, and ours load in it.
 
 Unlike the original, a ``moco_*`` image tower starts with random weights, and nothing is downloaded; the harmonics are
 exact at the poles; the file of a checkpoint is never unpickled blindly. As in the original, sine layers have a dropout

@@ -7,10 +7,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from satclip_model.config import LocationNetworkConfig, SirenConfig
+from satclip_model.config import FCNetConfig, LocationNetworkConfig, MLPConfig, SirenConfig
 
 _HIDDEN_W0 = 1.0
 _HIDDEN_GAIN = 6.0
+_NUM_RESIDUAL_LAYERS = 4
 
 
 class SineLayer(nn.Module):
@@ -84,6 +85,85 @@ class Siren(nn.Module):
         return output
 
 
+class ResidualLayer(nn.Module):
+    """x + relu(W2 dropout(relu(W1 x + b1)) + b2), with dropout in training only."""
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(dim, dim)
+        self.w2 = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch hidden"]:
+        """The sum of the input and its two-layer residual."""
+        residual = self.dropout(functional.relu(self.w1(x)))
+        return x + functional.relu(self.w2(residual))
+
+
+class FCNet(nn.Module):
+    """A linear layer with ReLU, four residual layers, and a linear output layer without bias.
+
+    Parameters are named ``class_emb.weight``, ``feats.0.*`` and ``feats.2.w1.*`` to ``feats.5.w2.*``, in this
+    order, as in SatCLIP.
+
+    Args:
+        in_dim: Length of an input vector.
+        out_dim: Length of an output vector.
+        hidden_dim: Width.
+        dropout: Probability of dropping a unit inside a residual layer in training.
+
+    Source: Mac Aodha et al. (2019), Presence-only geographical priors for fine-grained image classification.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, hidden_dim: int = 256, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.class_emb = nn.Linear(hidden_dim, out_dim, bias=False)
+        residual_layers = [ResidualLayer(hidden_dim, dropout) for _ in range(_NUM_RESIDUAL_LAYERS)]
+        self.feats = nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.ReLU(), *residual_layers)
+
+    def forward(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch embed"]:
+        """Embeddings of positional encodings, not normalised."""
+        output: Tensor = self.class_emb(self.feats(x))
+        return output
+
+
+class MLP(nn.Module):
+    """An input layer and hidden layers with ReLU, and a linear output layer.
+
+    Parameters are named ``features.0.*``, ``features.2.*`` and so on, as in SatCLIP. Its hidden layers are one layer
+    applied ``num_hidden_layers`` times, whose weights its state dicts repeat under each name. Such a state dict loads
+    into tied and into separate layers; of unequal weights tied layers keep the last.
+
+    Args:
+        in_dim: Length of an input vector.
+        out_dim: Length of an output vector.
+        hidden_dim: Width.
+        num_hidden_layers: Hidden layers after the input layer.
+        tie_hidden_layers: Whether the hidden layers share their weights, as in SatCLIP.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        hidden_dim: int = 256,
+        num_hidden_layers: int = 2,
+        tie_hidden_layers: bool = False,
+    ) -> None:
+        super().__init__()
+        num_distinct = min(num_hidden_layers, 1) if tie_hidden_layers else num_hidden_layers
+        distinct = [nn.Linear(hidden_dim, hidden_dim) for _ in range(num_distinct)]
+        layers: list[nn.Module] = [nn.Linear(in_dim, hidden_dim), nn.ReLU()]
+        for index in range(num_hidden_layers):
+            layers += [distinct[index % num_distinct], nn.ReLU()]
+        self.features = nn.Sequential(*layers, nn.Linear(hidden_dim, out_dim))
+
+    def forward(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch embed"]:
+        """Embeddings of positional encodings, not normalised."""
+        output: Tensor = self.features(x)
+        return output
+
+
 def build_location_network(config: LocationNetworkConfig, in_dim: int, out_dim: int) -> nn.Module:
     """The untrained network that a configuration describes, from (n, ``in_dim``) to (n, ``out_dim``)."""
     if isinstance(config, SirenConfig):
@@ -95,4 +175,14 @@ def build_location_network(config: LocationNetworkConfig, in_dim: int, out_dim: 
             w0_initial=config.w0_initial,
             dropout=config.dropout,
         )
-    raise ValueError(f"location network {config.kind!r} is not built yet")
+    if isinstance(config, FCNetConfig):
+        return FCNet(in_dim=in_dim, out_dim=out_dim, hidden_dim=config.hidden_dim, dropout=config.dropout)
+    if isinstance(config, MLPConfig):
+        return MLP(
+            in_dim=in_dim,
+            out_dim=out_dim,
+            hidden_dim=config.hidden_dim,
+            num_hidden_layers=config.num_hidden_layers,
+            tie_hidden_layers=config.tie_hidden_layers,
+        )
+    return nn.Linear(in_dim, out_dim)

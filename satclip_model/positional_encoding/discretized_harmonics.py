@@ -15,7 +15,7 @@ _NUM_LON: Final = 360
 _NUM_LAT: Final = 180
 
 _PADDED_NUM_LAT: Final = 192
-"""A multiple of 32: the powers of the odd numbers at the end of a vectorised loop are rounded differently."""
+"""A multiple of 32: the scalar end of a vectorised loop rounds powers differently."""
 
 _NUM_POLYNOMIAL_DEGREES: Final = 10
 """Degrees whose zonal functions are summed in powers of the cosine."""
@@ -25,12 +25,13 @@ class DiscretizedSphericalHarmonics(LonLatEncoding):
     """The ``analytic`` spherical harmonics read from a float32 table of 360 longitudes and 180 latitudes.
 
     For reading what was trained with it; new models do better with ``orthonormal``. It keeps the original's departures
-    from a bilinear reading: the table spans [-180, 180] and [-90, 90] with both ends, so its step is a little over one
-    degree, and is read as if it were one; the last row and column stand for what lies beyond them; and only two of the
-    four neighbors count, with weights that sum to 1 less the fraction of the latitude. Values therefore sink to 0
-    towards the next whole degree of latitude and jump there. They are continuous across the antimeridian, and
-    longitudes that differ by 360 degrees are equal; a pole is one point. The gradient is that of the interpolation
-    between its jumps.
+    from a bilinear reading. The table spans [-180, 180] and [-90, 90] with both ends, so its step is a little over one
+    degree, and is read as if it were one; its ends stand for what lies beyond them. Of the four neighbors only the
+    south-western and the north-eastern count, with weights that sum to 1 less the fraction of the latitude. Values
+    therefore jump at whole degrees of either coordinate, and sink to 0 towards the next whole degree of latitude.
+
+    Longitudes that differ by 360 degrees are equal, and a pole is one point; beyond that it is continuous neither
+    across the antimeridian nor at the poles. The gradient is that of the interpolation between its jumps.
 
     Only entries in use are computed. Table and interpolation are float32. The original sums its entries in powers of
     the cosine, whose rounding grows to 7e-5 in the zonal function of degree 9 and is reproduced so far; the original's

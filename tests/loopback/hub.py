@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import quote
 
 from tests.loopback.faults import Exchange, LoopbackServer
@@ -54,12 +54,18 @@ class Storage(LoopbackServer):
 
 
 class HubServer(LoopbackServer):
-    """Serves one dataset; a token is asked for where ``token`` is set."""
+    """Serves one dataset, or one model; a token is asked for where ``token`` is set."""
 
     def __init__(
-        self, repo: str, files: dict[str, HubFileStub], commit: str = COMMIT, token: str | None = None
+        self,
+        repo: str,
+        files: dict[str, HubFileStub],
+        commit: str = COMMIT,
+        token: str | None = None,
+        kind: Literal["dataset", "model"] = "dataset",
     ) -> None:
         super().__init__()
+        self.prefix = "/datasets/" if kind == "dataset" else "/"
         self.repo, self.files, self.commit, self.token_wanted = repo, files, commit, token
         self.revisions = {commit, "main"}
         self.storage = Storage(files)
@@ -77,7 +83,7 @@ class HubServer(LoopbackServer):
         if self.token_wanted and exchange.headers.get("Authorization") != f"Bearer {self.token_wanted}":
             exchange.reply_json({"error": "Invalid username or password."}, 401)
             return
-        api, resolve = f"/api/datasets/{self.repo}/", f"/datasets/{self.repo}/resolve/"
+        api, resolve = f"/api/datasets/{self.repo}/", f"{self.prefix}{self.repo}/resolve/"
         if exchange.route.startswith(api):
             kind, _, revision = exchange.route.removeprefix(api).partition("/")
             self._api(exchange, kind, revision.strip("/"))
