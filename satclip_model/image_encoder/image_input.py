@@ -59,7 +59,7 @@ def insert_cirrus_band(
 
 
 def match_channels(
-    reflectance: Float[Tensor, "batch channel height width"], in_channels: int
+    reflectance: Shaped[Tensor, "batch channel height width"], in_channels: int
 ) -> Float[Tensor, "batch in_channel height width"]:
     """Reflectance with the channels of an encoder's first layer.
 

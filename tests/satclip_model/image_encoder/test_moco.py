@@ -45,7 +45,8 @@ def test_published_weights_load_and_give_the_features_before_the_classifier(kind
     torch.save(published.state_dict(), tmp_path / "weights.pth")
     backbone = MoCoBackbone(MoCoConfig(kind=kind))
     load_moco_weights(backbone, tmp_path / "weights.pth")
-    images = torch.rand(2, 13, 224, 224)
+    size = 224 if kind == "moco_vit16" else 64
+    images = torch.rand(2, 13, size, size)
     features = backbone(images)
     assert features.shape == (2, backbone.feature_dim)
     with torch.no_grad():
