@@ -1,7 +1,8 @@
 """From longitude and latitude to an embedding."""
 
+from collections.abc import Iterator
 from copy import deepcopy
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,12 +14,18 @@ from torch.nn import functional
 from satclip_model.config import LocationEncoderConfig
 from satclip_model.location_network import build_location_network
 from satclip_model.positional_encoding import build_positional_encoding
+from satclip_model.positional_encoding.lonlat import validate_lonlat_deg
+from satclip_model.positional_encoding.spherical_harmonics import SphericalHarmonics
+from satclip_model.separable_grid import encode_separable_grid
+
+BLOCK_POINTS = {"cpu": 2048, "cuda": 1 << 16}
+"""Places encoded at a time: on a CPU their basis and the weights share the caches."""
 
 
 class LocationEncoder(nn.Module):
     """A positional encoding followed by a network.
 
-    The encoding is computed in float64 and cast to the type of the network's weights.
+    The encoding is computed in float64 and rounded to the type of the network's weights.
     """
 
     def __init__(self, config: LocationEncoderConfig) -> None:
@@ -29,8 +36,20 @@ class LocationEncoder(nn.Module):
             config.network, in_dim=config.positional_encoding.encoding_dim, out_dim=config.embedding_dim
         )
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights and of the embeddings."""
+        return next(self.location_network.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.location_network.parameters()).device
+
     def forward(self, lonlat_deg: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch embed"]:
         """Embeddings of places, not normalised, in the type of the weights.
+
+        Without gradients the places are encoded block by block, so that memory does not grow with the encoding of all.
 
         Args:
             lonlat_deg: Longitude and latitude in degrees, longitude first; float64 keeps places exact.
@@ -38,32 +57,112 @@ class LocationEncoder(nn.Module):
         Raises:
             ValueError: A latitude outside [-90, 90] or a coordinate that is not finite.
         """
-        encoded = self.positional_encoding(lonlat_deg.double())
-        embeddings: Tensor = self.location_network(encoded.to(self.dtype))
-        return embeddings
+        return encode_places(self.positional_encoding, self.location_network, lonlat_deg)
 
     def encode(
         self, lonlat_deg: ArrayLike, *, dtype: torch.dtype | None = None, normalize: bool = False
     ) -> NDArray[np.floating[Any]]:
-        """Embeddings of places as an array, shape (n, embedding_dim); no gradients, no dropout."""
-        encoder = self if dtype in {None, self.dtype} and not self.training else deepcopy(self).to(dtype).eval()
+        """Embeddings of places as an array, shape (n, embedding_dim); no gradients, no dropout.
+
+        Args:
+            lonlat_deg: Longitude and latitude in degrees, longitude first, shape (n, 2).
+            dtype: Type to compute and return, float64 or float32; None takes that of the weights.
+            normalize: Whether to scale embeddings to unit length.
+
+        Raises:
+            ValueError: Another shape, a latitude outside [-90, 90] or a coordinate that is not finite.
+        """
+        encoder = self._for_inference(dtype)
+        places = torch.as_tensor(np.array(lonlat_deg, dtype=np.float64), device=encoder.device)
         with torch.inference_mode():
-            embeddings = encode_in_blocks(encoder, torch.from_numpy(np.array(lonlat_deg, dtype=np.float64)))
-            array: NDArray[np.floating[Any]] = (functional.normalize(embeddings) if normalize else embeddings).numpy()
-        return array
+            return _as_array(encoder(places), normalize)
 
     def encode_grid(
         self, lon_deg: ArrayLike, lat_deg: ArrayLike, *, dtype: torch.dtype | None = None, normalize: bool = False
     ) -> NDArray[np.floating[Any]]:
-        """Embeddings of all places of a grid, shape (rows, columns, embedding_dim)."""
-        lat, lon = np.meshgrid(np.asarray(lat_deg), np.asarray(lon_deg), indexing="ij")
-        encoded = self.encode(np.column_stack([lon.ravel(), lat.ravel()]), dtype=dtype, normalize=normalize)
-        return encoded.reshape(*lat.shape, -1)
+        """Embeddings of all places of a grid, shape (rows, columns, embedding_dim).
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights and of the embeddings."""
-        return next(self.location_network.parameters()).dtype
+        Over spherical harmonics the first layer is a product of a part per latitude and a part per longitude, so that
+        the basis is never formed per place; other encodings go place by place.
+
+        Args:
+            lon_deg: Longitudes of the columns in degrees, shape (columns,).
+            lat_deg: Latitudes of the rows in degrees, shape (rows,).
+            dtype: Type to compute and return, float64 or float32; None takes that of the weights.
+            normalize: Whether to scale embeddings to unit length.
+
+        Raises:
+            ValueError: Another shape, a latitude outside [-90, 90] or a coordinate that is not finite.
+        """
+        encoder = self._for_inference(dtype)
+        columns, rows = (
+            torch.as_tensor(np.asarray(each, dtype=np.float64), device=encoder.device) for each in (lon_deg, lat_deg)
+        )
+        if columns.ndim != 1 or rows.ndim != 1:
+            raise ValueError(
+                f"lon_deg has shape {tuple(columns.shape)} and lat_deg {tuple(rows.shape)}; expected one axis each"
+            )
+        with torch.inference_mode():
+            encoding = encoder.positional_encoding
+            if isinstance(encoding, SphericalHarmonics):
+                validate_lonlat_deg(torch.stack([torch.zeros_like(rows), rows], dim=1))
+                validate_lonlat_deg(torch.stack([columns, torch.zeros_like(columns)], dim=1))
+                embeddings = encode_separable_grid(encoding, encoder.location_network, columns, rows)
+            else:
+                lat, lon = torch.meshgrid(rows, columns, indexing="ij")
+                places = encoder(torch.stack([lon.flatten(), lat.flatten()], dim=1))
+                embeddings = places.reshape(len(rows), len(columns), self.config.embedding_dim)
+            return _as_array(embeddings, normalize)
+
+    def _for_inference(self, dtype: torch.dtype | None) -> Self:
+        wanted = dtype or self.dtype
+        if wanted not in {torch.float32, torch.float64}:
+            raise ValueError(f"dtype is {wanted}; expected torch.float32 or torch.float64")
+        if wanted == self.dtype and not self.training:
+            return self
+        return deepcopy(self).to(wanted).eval()
+
+
+def encode_places(
+    encoding: nn.Module, network: nn.Module, lonlat_deg: Float[Tensor, "batch 2"]
+) -> Float[Tensor, "batch embed"]:
+    """A network applied to a positional encoding; without gradients block by block.
+
+    Args:
+        encoding: Maps (n, 2) places to (n, f) features.
+        network: Maps features, in the type of its weights, to (n, embed) embeddings.
+        lonlat_deg: Longitude and latitude in degrees, longitude first.
+
+    Raises:
+        ValueError: A latitude outside [-90, 90] or a coordinate that is not finite.
+    """
+    weight = next(network.parameters())
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        embeddings: Tensor = network(encoding(lonlat_deg.double()).to(weight.dtype))
+        return embeddings
+    validate_lonlat_deg(lonlat_deg)
+    pieces = [network(features) for features in _encoded_blocks(encoding, lonlat_deg, weight.dtype)]
+    return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+
+
+def _encoded_blocks(encoding: nn.Module, lonlat_deg: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Encoded places, at least one block; over spherical harmonics every block is written over the one before."""
+    block_points = BLOCK_POINTS.get(lonlat_deg.device.type, BLOCK_POINTS["cpu"])
+    if not isinstance(encoding, SphericalHarmonics) or dtype not in {torch.float32, torch.float64}:
+        for block in torch.split(lonlat_deg, block_points):
+            yield encoding(block.double()).to(dtype)
+        return
+    basis = lonlat_deg.new_empty(encoding.encoding_dim, min(block_points, len(lonlat_deg)), dtype=dtype)
+    for block in torch.split(lonlat_deg, block_points):
+        encoding.fill(block, basis[:, : len(block)])
+        yield basis[:, : len(block)].T
+
+
+def _as_array(embeddings: Tensor, normalize: bool) -> NDArray[np.floating[Any]]:
+    if normalize:
+        embeddings = functional.normalize(embeddings, dim=-1)
+    array: NDArray[np.floating[Any]] = embeddings.cpu().numpy()
+    return array
 
 
 def build_location_encoder(config: LocationEncoderConfig, seed: int) -> LocationEncoder:
@@ -74,11 +173,3 @@ def build_location_encoder(config: LocationEncoderConfig, seed: int) -> Location
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LocationEncoder(config).eval()
-
-
-@torch.no_grad()
-def encode_in_blocks(
-    encoder: nn.Module, lonlat_deg: Float[Tensor, "batch 2"], block_points: int = 8192
-) -> Float[Tensor, "batch embed"]:
-    """Applies a module of (n, 2) coordinates block by block, so that memory does not grow with the harmonics of all."""
-    return torch.cat([encoder(block) for block in torch.split(lonlat_deg, block_points)])

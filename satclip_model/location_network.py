@@ -1,6 +1,7 @@
 """Networks that turn a positional encoding into a location embedding."""
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,28 @@ from satclip_model.config import FCNetConfig, LocationNetworkConfig, MLPConfig, 
 _HIDDEN_W0 = 1.0
 _HIDDEN_GAIN = 6.0
 _NUM_RESIDUAL_LAYERS = 4
+
+
+class LocationNetwork(nn.Module, ABC):
+    """A network that begins with a linear layer, so that callers may compute that layer in their own way."""
+
+    @property
+    @abstractmethod
+    def out_dim(self) -> int:
+        """Length of an embedding."""
+
+    @abstractmethod
+    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"]]:
+        """Weight and bias of the linear map that `after_first_layer` goes on from."""
+
+    @abstractmethod
+    def after_first_layer(self, linear: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
+        """Embeddings from the result of `first_layer`, which is overwritten where no gradient needs it."""
+
+    def forward(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch embed"]:
+        """Embeddings of positional encodings, not normalised."""
+        weight, bias = self.first_layer()
+        return self.after_first_layer(functional.linear(x, weight, bias))
 
 
 class SineLayer(nn.Module):
@@ -31,13 +54,20 @@ class SineLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch hidden"]:
         """sin(w0 (W x + b))."""
-        pre_activation = functional.linear(x, self.weight, self.bias)
+        return self.activate(self.scaled(x))
+
+    def scaled(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch hidden"]:
+        """w0 (W x + b)."""
+        return torch.addmm(self.bias, x, self.weight.T, beta=self.w0, alpha=self.w0)
+
+    def activate(self, scaled: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch hidden"]:
+        """The sine of w0 (W x + b), which is overwritten where no gradient needs it."""
         if self.training and self.dropout > 0:
-            pre_activation = functional.dropout(pre_activation, self.dropout)
-        return torch.sin(self.w0 * pre_activation)
+            scaled = functional.dropout(scaled, self.dropout)
+        return torch.sin(scaled) if scaled.requires_grad else scaled.sin_()
 
 
-class Siren(nn.Module):
+class Siren(LocationNetwork):
     """Sine layers and a linear output layer.
 
     Parameters are named ``layers.i.weight``, ``layers.i.bias``, ``last_layer.weight`` and ``last_layer.bias``, as in
@@ -77,12 +107,32 @@ class Siren(nn.Module):
         nn.init.uniform_(self.last_layer.weight, -bound, bound)
         nn.init.uniform_(self.last_layer.bias, -bound, bound)
 
+    @property
+    def out_dim(self) -> int:
+        """Length of an embedding."""
+        return self.last_layer.out_features
+
     def forward(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch embed"]:
         """Embeddings of positional encodings, not normalised."""
-        for layer in self.layers:
-            x = layer(x)
+        return self.after_first_layer(self._sine_layer(0).scaled(x))
+
+    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"]]:
+        """Weight and bias of the first sine layer, times its w0."""
+        first = self._sine_layer(0)
+        return first.w0 * first.weight, first.w0 * first.bias
+
+    def after_first_layer(self, linear: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
+        """Embeddings from the result of `first_layer`, which is overwritten where no gradient needs it."""
+        x = self._sine_layer(0).activate(linear)
+        for index in range(1, len(self.layers)):
+            x = self._sine_layer(index)(x)
         output: Tensor = self.last_layer(x)
         return output
+
+    def _sine_layer(self, index: int) -> SineLayer:
+        layer = self.layers[index]
+        assert isinstance(layer, SineLayer)
+        return layer
 
 
 class ResidualLayer(nn.Module):
@@ -100,7 +150,7 @@ class ResidualLayer(nn.Module):
         return x + functional.relu(self.w2(residual))
 
 
-class FCNet(nn.Module):
+class FCNet(LocationNetwork):
     """A linear layer with ReLU, four residual layers, and a linear output layer without bias.
 
     Parameters are named ``class_emb.weight``, ``feats.0.*`` and ``feats.2.w1.*`` to ``feats.5.w2.*``, in this
@@ -121,13 +171,22 @@ class FCNet(nn.Module):
         residual_layers = [ResidualLayer(hidden_dim, dropout) for _ in range(_NUM_RESIDUAL_LAYERS)]
         self.feats = nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.ReLU(), *residual_layers)
 
-    def forward(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch embed"]:
-        """Embeddings of positional encodings, not normalised."""
-        output: Tensor = self.class_emb(self.feats(x))
+    @property
+    def out_dim(self) -> int:
+        """Length of an embedding."""
+        return self.class_emb.out_features
+
+    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"]]:
+        """Weight and bias of the input layer."""
+        return _weight_and_bias(self.feats[0])
+
+    def after_first_layer(self, linear: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
+        """Embeddings from the result of `first_layer`."""
+        output: Tensor = self.class_emb(self.feats[1:](linear))
         return output
 
 
-class MLP(nn.Module):
+class MLP(LocationNetwork):
     """An input layer and hidden layers with ReLU, and a linear output layer.
 
     Parameters are named ``features.0.*``, ``features.2.*`` and so on, as in SatCLIP. Its hidden layers are one layer
@@ -158,13 +217,56 @@ class MLP(nn.Module):
             layers += [distinct[index % num_distinct], nn.ReLU()]
         self.features = nn.Sequential(*layers, nn.Linear(hidden_dim, out_dim))
 
-    def forward(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch embed"]:
-        """Embeddings of positional encodings, not normalised."""
-        output: Tensor = self.features(x)
+        self._out_dim = out_dim
+
+    @property
+    def out_dim(self) -> int:
+        """Length of an embedding."""
+        return self._out_dim
+
+    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"]]:
+        """Weight and bias of the input layer."""
+        return _weight_and_bias(self.features[0])
+
+    def after_first_layer(self, linear: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
+        """Embeddings from the result of `first_layer`."""
+        output: Tensor = self.features[1:](linear)
         return output
 
 
-def build_location_network(config: LocationNetworkConfig, in_dim: int, out_dim: int) -> nn.Module:
+class Linear(LocationNetwork):
+    """One linear layer, whose parameters are named ``weight`` and ``bias``.
+
+    Args:
+        in_dim: Length of an input vector.
+        out_dim: Length of an output vector.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        initialised = nn.Linear(in_dim, out_dim)
+        self.weight, self.bias = initialised.weight, initialised.bias
+
+    @property
+    def out_dim(self) -> int:
+        """Length of an embedding."""
+        return len(self.bias)
+
+    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"]]:
+        """Weight and bias."""
+        return self.weight, self.bias
+
+    def after_first_layer(self, linear: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
+        """The result of `first_layer` itself."""
+        return linear
+
+
+def _weight_and_bias(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    assert isinstance(layer, nn.Linear)
+    return layer.weight, layer.bias
+
+
+def build_location_network(config: LocationNetworkConfig, in_dim: int, out_dim: int) -> LocationNetwork:
     """The untrained network that a configuration describes, from (n, ``in_dim``) to (n, ``out_dim``)."""
     if isinstance(config, SirenConfig):
         return Siren(
@@ -185,4 +287,4 @@ def build_location_network(config: LocationNetworkConfig, in_dim: int, out_dim: 
             num_hidden_layers=config.num_hidden_layers,
             tie_hidden_layers=config.tie_hidden_layers,
         )
-    return nn.Linear(in_dim, out_dim)
+    return Linear(in_dim, out_dim)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from pipelines.embeddings.export import embed_points, write_embeddings
@@ -20,7 +19,6 @@ from pipelines.provenance import file_sha256
 from pipelines.sampling.land import is_land
 from pipelines.training.checkpoints import TrainedModel
 from satclip_model.checkpoint import read_location_encoder
-from satclip_model.location_encoder import encode_in_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +55,7 @@ def open_encoder(run: TrainedModel) -> Callable[[NDArray[np.float64]], NDArray[n
     encoder, _ = read_location_encoder(run.checkpoint_path)
 
     def encode(lonlat_deg: NDArray[np.float64]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            outputs = encode_in_blocks(encoder, torch.from_numpy(np.ascontiguousarray(lonlat_deg)))
-            unit = torch.nn.functional.normalize(outputs, dim=-1)
-        return unit.numpy().astype(np.float32)
+        return encoder.encode(lonlat_deg, normalize=True).astype(np.float32, copy=False)
 
     return encode
 

@@ -1,7 +1,7 @@
 """Real spherical harmonics of longitude and latitude."""
 
 import math
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -14,8 +14,27 @@ from satclip_model.positional_encoding.lonlat import validate_lonlat_deg
 MAX_NUM_DEGREES: Final = 1000
 """Beyond it the sectoral terms leave the range of float64 while their column is still needed."""
 
-_BLOCK_POINTS: Final = 512
-"""Points whose intermediate results stay in a core's cache together."""
+_BLOCK_POINTS: Final = 2048
+"""Points whose current degrees stay in the cores' caches together."""
+
+_NEGLIGIBLE: Final = {torch.float32: 1e-30, torch.float64: 0.0}
+"""Powers of cos(latitude) below it become zero: no term of the type feels them, and subnormal numbers are slow."""
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where the angles of a convention start, and how its terms of order 0 are scaled."""
+
+    polar_sign: float
+    azimuth_offset_deg: float
+    zonal_factor: float
+
+
+_FRAMES: Final = {
+    "orthonormal": _Frame(1.0, 0.0, 1.0),
+    "analytic": _Frame(-1.0, 180.0, math.pi),
+    "closed-form": _Frame(-1.0, 0.0, 1.0),
+}
 
 
 def real_spherical_harmonics(
@@ -33,8 +52,8 @@ def real_spherical_harmonics(
         convention: ``orthonormal``: the integral of Y_lm**2 over the unit sphere is 1, hence
             sum_m Y_lm**2 = (2l + 1) / 4pi everywhere; no Condon-Shortley phase. ``analytic``: the basis of the released
             SatCLIP weights, that is the same functions of azimuth lon + 180 and polar angle lat + 90, with the terms
-            of order 0 multiplied by pi. ``closed-form``: the orthonormal functions of that azimuth and polar angle with
-            the Condon-Shortley phase, so it differs from ``analytic`` in order 0 by 1/pi and in odd orders by sign.
+            of order 0 multiplied by pi. ``closed-form``: orthonormal functions of the same two angles with the
+            Condon-Shortley phase (-1)**m, which undoes the 180 degrees of the azimuth.
 
     Raises:
         ValueError: ``num_degrees`` outside [1, 1000], another convention, a latitude outside [-90, 90], or a
@@ -43,82 +62,37 @@ def real_spherical_harmonics(
     Source: Holmes and Featherstone (2002), A unified approach to the Clenshaw summation and the recursive computation
         of very high degree and order normalised associated Legendre functions, J. Geodesy 76, eqs. 11 to 13.
     """
-    if not 1 <= num_degrees <= MAX_NUM_DEGREES:
-        raise ValueError(f"num_degrees is {num_degrees}; expected 1 to {MAX_NUM_DEGREES}")
-    validate_lonlat_deg(lonlat_deg)
-    lon_deg, lat_deg = lonlat_deg.double().unbind(dim=1)
-    sin_lat = torch.sin(torch.deg2rad(lat_deg))
-    cos_lat = torch.sin(torch.deg2rad(90.0 - lat_deg.abs()))
-    if convention == "analytic":
-        cos_polar, azimuth_deg, zonal_factor = -sin_lat, lon_deg + 180.0, math.pi
-    elif convention == "closed-form":  # the phase (-1)**m is half a turn, which takes lon + 180 back to lon
-        cos_polar, azimuth_deg, zonal_factor = -sin_lat, lon_deg, 1.0
-    elif convention == "orthonormal":
-        cos_polar, azimuth_deg, zonal_factor = sin_lat, lon_deg, 1.0
-    else:
-        raise ValueError(f"convention is {convention!r}; expected 'orthonormal', 'analytic' or 'closed-form'")
-
-    azimuth = torch.deg2rad(torch.remainder(azimuth_deg, 360.0))
-    coefficients = _recurrence_coefficients(num_degrees, lonlat_deg.device)
-    if lonlat_deg.requires_grad and torch.is_grad_enabled():
-        return torch.cat(list(_degrees(azimuth, cos_polar, cos_lat, zonal_factor, coefficients))).T
-    basis = torch.empty(num_degrees**2, len(lonlat_deg), dtype=torch.float64, device=lonlat_deg.device)
-    for start in range(0, len(lonlat_deg), _BLOCK_POINTS):
-        points = slice(start, start + _BLOCK_POINTS)
-        pieces = _degrees(azimuth[points], cos_polar[points], cos_lat[points], zonal_factor, coefficients)
-        for degree, piece in enumerate(pieces):
-            basis[degree**2 : (degree + 1) ** 2, points] = piece
-    return basis.T
-
-
-def _recurrence_coefficients(num_degrees: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """Per degree l the factors of the recurrence for orders 0 .. l - 2, each of shape (l - 1, 1)."""
-    coefficients = []
-    for degree in range(num_degrees):
-        order = torch.arange(max(degree - 1, 0), dtype=torch.float64, device=device)[:, None]
-        gain = torch.sqrt((4.0 * degree**2 - 1.0) / (degree**2 - order**2))
-        ratio = torch.sqrt(((degree - 1.0) ** 2 - order**2) / (4.0 * (degree - 1.0) ** 2 - 1.0))
-        coefficients.append((gain, gain * ratio))
-    return coefficients
-
-
-def _degrees(
-    azimuth: Tensor,
-    cos_polar: Tensor,
-    sin_polar: Tensor,
-    zonal_factor: float,
-    coefficients: list[tuple[Tensor, Tensor]],
-) -> Iterator[Tensor]:
-    """Yields per degree l the functions of order -l .. l, shape (2l + 1, batch)."""
-    num_degrees = len(coefficients)
-    angles = torch.arange(1, num_degrees, dtype=torch.float64, device=azimuth.device)[:, None] * azimuth
-    cosines = math.sqrt(2.0) * torch.cos(angles)
-    sines = math.sqrt(2.0) * torch.sin(angles).flip(0)
-    sectoral = torch.full_like(cos_polar, math.sqrt(0.25 / math.pi))
-    before, legendre = sectoral[None][:0], sectoral[None]
-    for degree, (gain, gain_ratio) in enumerate(coefficients):
-        if degree > 0:
-            below_sectoral = math.sqrt(2 * degree + 1) * cos_polar * sectoral
-            sectoral = math.sqrt((2 * degree + 1) / (2 * degree)) * sin_polar * sectoral
-            inner = gain * cos_polar * legendre[: degree - 1] - gain_ratio * before
-            before, legendre = legendre, torch.cat([inner, below_sectoral[None], sectoral[None]])
-        tesseral = legendre[1:]
-        yield torch.cat(
-            [
-                sines[num_degrees - 1 - degree :] * tesseral.flip(0),
-                zonal_factor * legendre[:1],
-                cosines[:degree] * tesseral,
-            ]
-        )
+    module = SphericalHarmonics(num_degrees, convention).to(lonlat_deg.device)
+    basis: Tensor = module(lonlat_deg)
+    return basis
 
 
 class SphericalHarmonics(nn.Module):
-    """``real_spherical_harmonics`` as a module without parameters."""
+    """`real_spherical_harmonics` as a module without parameters.
+
+    Function (l, m) is a product N_l|m|(latitude) * T_m(longitude): normalised associated Legendre functions and
+    a Fourier basis. For given m both rows of order m and -m obey the recurrence of N in l, so that the products are
+    computed as wholes, beginning at l = |m|.
+
+    Args:
+        num_degrees: Number of degrees L.
+        convention: ``orthonormal``, ``analytic`` or ``closed-form``.
+
+    Raises:
+        ValueError: ``num_degrees`` outside [1, 1000], or another convention.
+    """
 
     def __init__(self, num_degrees: int, convention: HarmonicsConvention = "orthonormal") -> None:
         super().__init__()
+        if not 1 <= num_degrees <= MAX_NUM_DEGREES:
+            raise ValueError(f"num_degrees is {num_degrees}; expected 1 to {MAX_NUM_DEGREES}")
+        if convention not in _FRAMES:
+            raise ValueError(f"convention is {convention!r}; expected one of {', '.join(_FRAMES)}")
         self.num_degrees = num_degrees
         self.convention: HarmonicsConvention = convention
+        self._frame = _FRAMES[convention]
+        # Not buffers: float() of a network above must not round them.
+        self._coefficients = {torch.device("cpu"): [_recurrence_coefficients(each) for each in range(1, num_degrees)]}
 
     @property
     def encoding_dim(self) -> int:
@@ -126,5 +100,125 @@ class SphericalHarmonics(nn.Module):
         return self.num_degrees**2
 
     def forward(self, lonlat_deg: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch basis"]:
-        """The basis at ``lonlat_deg`` (degrees, longitude first), float64."""
-        return real_spherical_harmonics(lonlat_deg, self.num_degrees, self.convention)
+        """The basis at ``lonlat_deg`` (degrees, longitude first), float64.
+
+        Raises:
+            ValueError: A latitude outside [-90, 90] or a coordinate that is not finite; compiled code does not check.
+        """
+        if torch.compiler.is_compiling():
+            return self.traceable(lonlat_deg)
+        validate_lonlat_deg(lonlat_deg)
+        if lonlat_deg.requires_grad and torch.is_grad_enabled():
+            return self.traceable(lonlat_deg)
+        basis = lonlat_deg.new_empty(self.encoding_dim, len(lonlat_deg), dtype=torch.float64)
+        for start in range(0, len(lonlat_deg), _BLOCK_POINTS):
+            points = slice(start, start + _BLOCK_POINTS)
+            self.fill(lonlat_deg[points], basis[:, points])
+        return basis.T
+
+    def traceable(self, lonlat_deg: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch basis"]:
+        """The basis without checks and in-place operations, for automatic differentiation, compilers and export."""
+        cos_polar, sines, cosines = self._starts(lonlat_deg, 0.0)
+        degrees = [torch.full_like(cos_polar, self._monopole)[None]]
+        for degree, (gain, gain_ratio) in enumerate(self._coefficients_on(lonlat_deg.device), start=1):
+            inner = gain * (cos_polar * degrees[-1])
+            if degree > 1:
+                inner = inner - nn.functional.pad(gain_ratio * degrees[-2], (0, 0, 1, 1))
+            degrees.append(torch.cat([sines[degree - 1 : degree], inner, cosines[degree - 1 : degree]]))
+        return torch.cat(degrees).T
+
+    @torch.no_grad()
+    def fill(self, lonlat_deg: Float[Tensor, "batch 2"], out: Float[Tensor, "basis batch"]) -> None:
+        """Writes the basis, one row per function, into ``out`` (float32 or float64), without checks.
+
+        The recurrence runs in float64 whatever the type of ``out``; float32 rounds its results.
+        """
+        cos_polar, sines, cosines = self._starts(lonlat_deg, _NEGLIGIBLE[out.dtype])
+        levels = _Levels(out)
+        levels[0].fill_(self._monopole)
+        levels.finish(0)
+        for degree, (gain, gain_ratio) in enumerate(self._coefficients_on(out.device), start=1):
+            current = levels[degree]
+            inner = torch.mul(levels[degree - 1], cos_polar, out=current[1:-1]).mul_(gain)
+            if degree > 1:
+                inner[1:-1].addcmul_(levels[degree - 2], gain_ratio, value=-1.0)
+            current[0].copy_(sines[degree - 1])
+            current[-1].copy_(cosines[degree - 1])
+            levels.finish(degree)
+
+    def legendre(self, lat_deg: Float[Tensor, " row"]) -> Float[Tensor, "basis row"]:
+        """The latitude factors N_l|m|, one row per function (l, m), float64; `fourier` holds the other factors."""
+        meridian = torch.stack([torch.full_like(lat_deg, -self._frame.azimuth_offset_deg), lat_deg], dim=1)
+        functions: Tensor = self(meridian.double()).T
+        orders = function_orders(self.num_degrees).to(lat_deg.device)
+        cosine_rows = torch.arange(len(functions), device=lat_deg.device) + torch.where(orders < 0, -2 * orders, 0)
+        return functions[cosine_rows]
+
+    def fourier(self, lon_deg: Float[Tensor, " column"]) -> Float[Tensor, "order column"]:
+        """The longitude factors T_m of order -(L-1) .. L-1: sin(abs(m) azimuth), 1, cos(m azimuth)."""
+        azimuth = self._azimuth(lon_deg.double())
+        angles = torch.arange(1, self.num_degrees, dtype=torch.float64, device=lon_deg.device)[:, None] * azimuth
+        return torch.cat([torch.sin(angles).flip(0), torch.ones_like(azimuth)[None], torch.cos(angles)])
+
+    @property
+    def _monopole(self) -> float:
+        return self._frame.zonal_factor * math.sqrt(0.25 / math.pi)
+
+    def _azimuth(self, lon_deg: Tensor) -> Tensor:
+        return torch.deg2rad(torch.remainder(lon_deg + self._frame.azimuth_offset_deg, 360.0))
+
+    def _coefficients_on(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        if device not in self._coefficients:
+            on_cpu = self._coefficients[torch.device("cpu")]
+            self._coefficients[device] = [(gain.to(device), gain_ratio.to(device)) for gain, gain_ratio in on_cpu]
+        return self._coefficients[device]
+
+    def _starts(self, lonlat_deg: Tensor, negligible: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Cosine of the polar angle, and the functions (l, -l) and (l, l) for l = 1 .. L - 1, shape (L - 1, batch)."""
+        lon_deg, lat_deg = lonlat_deg.double().unbind(dim=1)
+        cos_polar = self._frame.polar_sign * torch.sin(torch.deg2rad(lat_deg))
+        sin_polar = torch.sin(torch.deg2rad(90.0 - lat_deg.abs()))
+        degrees = torch.arange(1, self.num_degrees, dtype=torch.float64, device=lonlat_deg.device)[:, None]
+        factors = torch.sqrt((2.0 * degrees + 1.0) / (2.0 * degrees)) * sin_polar
+        sectoral = torch.cumprod(factors, dim=0) * math.sqrt(0.5 / math.pi)
+        if negligible > 0.0:
+            sectoral = torch.where(sectoral < negligible, 0.0, sectoral)
+        angles = degrees * self._azimuth(lon_deg)
+        return cos_polar, torch.sin(angles) * sectoral, torch.cos(angles) * sectoral
+
+
+class _Levels:
+    """Rows of the degrees of a basis in float64: those of the basis itself, or the last three beside it."""
+
+    def __init__(self, out: Tensor) -> None:
+        self._out = out
+        self._is_ring = out.dtype != torch.float64
+        if self._is_ring:
+            widest = 2 * math.isqrt(len(out)) - 1
+            self._rows = out.new_empty(3, widest, out.shape[1], dtype=torch.float64)
+
+    def __getitem__(self, degree: int) -> Tensor:
+        if self._is_ring:
+            return self._rows[degree % 3, : 2 * degree + 1]
+        return self._out[degree**2 : (degree + 1) ** 2]
+
+    def finish(self, degree: int) -> None:
+        """Copies a complete degree into the basis if it was computed beside it."""
+        if self._is_ring:
+            self._out[degree**2 : (degree + 1) ** 2].copy_(self[degree])
+
+
+def function_orders(num_degrees: int) -> Tensor:
+    """Order m of every column of the basis, shape (L*L,), int64."""
+    return torch.cat([torch.arange(-degree, degree + 1) for degree in range(num_degrees)])
+
+
+def _recurrence_coefficients(degree: int) -> tuple[Tensor, Tensor]:
+    """Factors in N_l = gain cos(polar) N_(l-1) - gain_ratio N_(l-2), of order -(l-1) .. l-1 and -(l-2) .. l-2."""
+    order = torch.arange(1 - degree, degree, dtype=torch.float64)[:, None]
+    gain = torch.sqrt((4.0 * degree**2 - 1.0) / (degree**2 - order**2))
+    if degree == 1:
+        return gain, gain[:0]
+    inner = order[1:-1]
+    ratio = torch.sqrt(((degree - 1.0) ** 2 - inner**2) / (4.0 * (degree - 1.0) ** 2 - 1.0))
+    return gain, gain[1:-1] * ratio

@@ -60,7 +60,9 @@ IMAGE_TOWERS: list[ImageBackboneConfig] = [
 ]
 
 
-def towers(encoding: PositionalEncodingConfig, network: LocationNetworkConfig, image: ImageBackboneConfig) -> SatCLIPConfig:
+def towers(
+    encoding: PositionalEncodingConfig, network: LocationNetworkConfig, image: ImageBackboneConfig
+) -> SatCLIPConfig:
     is_moco = isinstance(image, MoCoConfig)
     return SatCLIPConfig(
         location=LocationEncoderConfig(positional_encoding=encoding, network=network, embedding_dim=48),
@@ -132,7 +134,9 @@ def test_settings_that_are_none_are_refused(changed: dict[str, object], message:
         config_from_hyper_parameters(RELEASED | changed)
 
 
-@pytest.mark.parametrize("name", ["embed_dim", "le_type", "legendre_polys", "harmonics_calculation", "pe_type", "capacity"])
+@pytest.mark.parametrize(
+    "name", ["embed_dim", "le_type", "legendre_polys", "harmonics_calculation", "pe_type", "capacity"]
+)
 def test_a_missing_key_is_named(name: str) -> None:
     rest = {key: value for key, value in RELEASED.items() if key != name}
     with pytest.raises(CheckpointError, match=f"hyper_parameters lack '{name}'; found air_temp_data_path"):
