@@ -96,7 +96,7 @@ class LocationEncoder(nn.Module):
         """
         encoder = self._for_inference(dtype)
         columns, rows = (
-            torch.as_tensor(np.asarray(each, dtype=np.float64), device=encoder.device) for each in (lon_deg, lat_deg)
+            torch.as_tensor(np.array(each, dtype=np.float64), device=encoder.device) for each in (lon_deg, lat_deg)
         )
         if columns.ndim != 1 or rows.ndim != 1:
             raise ValueError(
