@@ -1,5 +1,6 @@
 """Names on the Hugging Face Hub to local files: the only module of this package that touches the network."""
 
+import os
 import re
 from dataclasses import dataclass
 from importlib import import_module
@@ -104,7 +105,11 @@ def _fetch(name: HubName) -> Path:
 
     transport = [import_module(each).TransportError for each in ("httpx2", "httpx") if find_spec(each) is not None]
     try:
-        return Path(hf_hub_download(name.repo, name.file, revision=name.revision))
+        return Path(
+            hf_hub_download(
+                name.repo, name.file, revision=name.revision, endpoint=os.environ.get("HF_ENDPOINT") or None
+            )
+        )
     except (OSError, HFValidationError, *transport) as error:
         raise _hub_error(name, error) from error
 

@@ -16,14 +16,21 @@ from satclip_model.image_encoder.learned import LearnedImageBackbone
 
 MOCO_WEIGHTS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "moco_resnet18": "torchgeo/resnet18_sentinel2_all_moco:resnet18_sentinel2_all_moco-59bfdff9.pth",
-        "moco_resnet50": "torchgeo/resnet50_sentinel2_all_moco:resnet50_sentinel2_all_moco-df8b932e.pth",
+        "moco_resnet18": (
+            "torchgeo/resnet18_sentinel2_all_moco@5b8cddc9a14f3844350b7f40b85bcd32aed75918:"
+            "resnet18_sentinel2_all_moco-59bfdff9.pth"
+        ),
+        "moco_resnet50": (
+            "torchgeo/resnet50_sentinel2_all_moco@da4f3c9dbe09272eb902f3b37f46635fa4726879:"
+            "resnet50_sentinel2_all_moco-df8b932e.pth"
+        ),
         "moco_vit16": (
-            "torchgeo/vit_small_patch16_224_sentinel2_all_moco:vit_small_patch16_224_sentinel2_all_moco-67c9032d.pth"
+            "torchgeo/vit_small_patch16_224_sentinel2_all_moco@1cb683f6c14739634cdfaaceb076529adf898c74:"
+            "vit_small_patch16_224_sentinel2_all_moco-67c9032d.pth"
         ),
     }
 )
-"""Per kind the published weights as ``repo:file`` of the Hugging Face Hub, 13 bands of Level-1C.
+"""Per kind the published weights on the Hugging Face Hub, ``repo@commit:file``, for the 13 bands of Level-1C.
 
 Source: torchgeo 0.10, ``SENTINEL2_ALL_MOCO`` of ResNet18_Weights, ResNet50_Weights and ViTSmall16_Weights; Wang et al.
 (2023), SSL4EO-S12: A large-scale multimodal, multitemporal dataset for self-supervised learning in Earth observation.
@@ -65,7 +72,7 @@ def load_moco_weights(backbone: MoCoBackbone, source: str | Path, *, download: b
 
     Args:
         backbone: The network to fill; frozen or not.
-        source: A local file, or ``repo:file`` of the Hugging Face Hub such as a value of `MOCO_WEIGHTS`.
+        source: A local file, or ``repo:file`` on the Hugging Face Hub, such as a value of `MOCO_WEIGHTS`.
         download: Whether a file that is not on this machine may be fetched.
 
     Raises:

@@ -1,0 +1,75 @@
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import satclip_model
+
+HEAVY = ("torch", "lightning", "rasterio", "geopandas", "torchgeo", "timm", "pandas", "xarray", "huggingface_hub")
+FOREIGN = ("rasterio", "geopandas", "torchgeo", "pandas", "xarray", "zarr", "dask", "dagster")
+
+
+def run(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_all_is_what_dir_lists_and_what_exists() -> None:
+    assert sorted(satclip_model.__all__) == dir(satclip_model)
+    assert len(set(satclip_model.__all__)) == len(satclip_model.__all__)
+    assert {name for name in satclip_model.__all__ if getattr(satclip_model, name) is None} == set()
+    with pytest.raises(AttributeError, match="has no attribute 'anything_else'"):
+        _ = satclip_model.anything_else
+
+
+def test_a_star_import_brings_exactly_the_public_names() -> None:
+    names: dict[str, object] = {}
+    exec("from satclip_model import *", names)
+    assert names.keys() - {"__builtins__"} == set(satclip_model.__all__)
+
+
+@pytest.mark.parametrize("name", satclip_model.__all__)
+def test_names_are_documented_and_annotated(name: str) -> None:
+    value = getattr(satclip_model, name)
+    assert inspect.getdoc(value)
+    assert value.__name__ == name
+    assert value.__module__.startswith("satclip_model")
+    if inspect.isfunction(value):
+        signature = inspect.signature(value)
+        annotations = [each.annotation for each in signature.parameters.values()] + [signature.return_annotation]
+        assert inspect.Signature.empty not in annotations
+    elif not issubclass(value, Exception) and not hasattr(value, "model_fields"):
+        parameters = list(inspect.signature(value.__init__).parameters.values())[1:]
+        assert all(each.annotation is not inspect.Parameter.empty for each in parameters)
+
+
+def test_the_surface_is_one_screen() -> None:
+    assert len(Path(satclip_model.__file__).read_text().splitlines()) <= 90
+
+
+def test_names_stay_what_they_are_once_the_modules_are_imported() -> None:
+    run(
+        "import satclip_model, satclip_model.lightning_module, satclip_model.compat, inspect\n"
+        "assert not [n for n in satclip_model.__all__ if inspect.ismodule(getattr(satclip_model, n))]"
+    )
+
+
+def test_importing_the_package_loads_no_heavy_module() -> None:
+    run(
+        f"import sys, satclip_model; dir(satclip_model); assert not set({HEAVY}) & set(sys.modules), sys.modules.keys()"
+    )
+
+
+def test_using_the_package_loads_nothing_of_the_data_side() -> None:
+    run(
+        "import sys\nfrom satclip_model import *\nimport satclip_model.compat\n"
+        f"assert not set({FOREIGN}) & set(sys.modules), set({FOREIGN}) & set(sys.modules)"
+    )
+
+
+def test_loading_an_encoder_needs_neither_lightning_nor_timm() -> None:
+    run(
+        "import sys\nfrom satclip_model import load_location_encoder\nfrom satclip_model.compat import get_satclip\n"
+        "assert not {'lightning', 'timm', 'huggingface_hub'} & set(sys.modules)"
+    )
