@@ -73,7 +73,7 @@ class LocationEncoder(nn.Module):
             ValueError: Another shape, a latitude outside [-90, 90] or a coordinate that is not finite.
         """
         encoder = self._for_inference(dtype)
-        places = torch.as_tensor(np.asarray(lonlat_deg, dtype=np.float64), device=encoder.device)
+        places = torch.as_tensor(np.array(lonlat_deg, dtype=np.float64), device=encoder.device)
         with torch.inference_mode():
             return _as_array(encoder(places), normalize)
 
@@ -96,7 +96,7 @@ class LocationEncoder(nn.Module):
         """
         encoder = self._for_inference(dtype)
         columns, rows = (
-            torch.as_tensor(np.asarray(each, dtype=np.float64), device=encoder.device) for each in (lon_deg, lat_deg)
+            torch.as_tensor(np.array(each, dtype=np.float64), device=encoder.device) for each in (lon_deg, lat_deg)
         )
         if columns.ndim != 1 or rows.ndim != 1:
             raise ValueError(

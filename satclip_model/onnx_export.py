@@ -9,7 +9,7 @@ from torch import nn
 
 from satclip_model.checkpoint_file import write_whole
 from satclip_model.location_encoder import LocationEncoder
-from satclip_model.location_network import MLP, FCNet, ResidualLayer, SineLayer, Siren
+from satclip_model.location_network import MLP, FCNet, Linear, ResidualLayer, SineLayer, Siren
 from satclip_model.onnx_encodings import encoding_nodes
 from satclip_model.onnx_graph import OnnxGraph
 
@@ -27,7 +27,7 @@ def export_onnx(encoder: LocationEncoder, path: Path, *, dtype: torch.dtype | No
 
     Input ``lonlat_deg``, float64 (n, 2), longitude first in degrees, for any n from 1 on; output ``embedding``,
     (n, embedding_dim), not normalised. The positional encoding is computed in float64, the network in ``dtype``. The
-    graph has about 40 nodes whatever the number of degrees: the recurrence of the Legendre functions is a Scan. It
+    graph has about 30 nodes whatever the number of degrees: the recurrence of the Legendre functions is a Scan. It
     needs opset 17, and cannot refuse coordinates as PyTorch does: check that they are finite and latitudes lie in
     [-90, 90].
 
@@ -95,7 +95,7 @@ def onnx_model(encoder: LocationEncoder, dtype: torch.dtype) -> "onnx.ModelProto
 
 def _network_nodes(graph: OnnxGraph, module: nn.Module, x: str) -> str:
     """Adds the nodes of a network in evaluation mode; returns the name of its output."""
-    if isinstance(module, nn.Linear):
+    if isinstance(module, (nn.Linear, Linear)):
         return graph.linear(x, module.weight, module.bias)
     if isinstance(module, SineLayer):
         return graph.add("Sin", graph.linear(x, module.w0 * module.weight, module.w0 * module.bias))

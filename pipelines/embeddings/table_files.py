@@ -18,7 +18,8 @@ import shapely
 from pipelines.embeddings.points import GEOMETRY_NAMES, SUPPORTED, coordinate_series
 from pipelines.errors import TableError
 
-BLOCK_BYTES: Final = 4 << 20
+BLOCK_BYTES: Final = 1 << 20
+"""Of which the reader of CSV holds 32 in advance."""
 PARQUET_ROWS: Final = 1 << 16
 _PANDAS_INDEX = "__index_level_"
 _GEOMETRY = "__geometry__"
