@@ -1,9 +1,9 @@
 """Location embeddings per second: ours beside torchgeo's SatCLIP, SciPy's harmonics, and the bare products and sines.
 
 All sides run in this process on the same random weights and places, with the same number of threads, in turn within
-each round; torchgeo takes batches of the size that is fastest for it. The bare limit is the matrix products and sines
-that the network needs, on arrays that are already there: of scattered places from the basis on, of a grid from the
-longitude and latitude parts on.
+each round, backwards in every other round; torchgeo takes batches of the size that is fastest for it. The bare limit is
+the matrix products and sines that the network needs, from arrays that are already there to embeddings in new memory: of
+scattered places from the basis on, of a grid from the longitude and latitude parts on.
 
     python benchmarks/location_encoder.py [--check] [--points N [N ...]] [--num-degrees L] [--threads T] [--rounds R]
 
@@ -109,9 +109,11 @@ def rounds_of(sides: Mapping[str, Side], count: int) -> dict[str, list[float]]:
     for side in sides.values():
         side()
     taken: dict[str, list[float]] = {name: [] for name in sides}
+    order = list(sides)
     for _ in range(count):
-        for name, side in sides.items():
-            taken[name].append(seconds(side))
+        for name in order:
+            taken[name].append(seconds(sides[name]))
+        order.reverse()
     return taken
 
 
@@ -130,9 +132,9 @@ def scattered_limit(count: int, num_degrees: int, dtype: torch.dtype) -> Side:
         torch.rand(shape, dtype=dtype) / shape[0]
         for shape in ((num_degrees**2, HIDDEN_DIM), (HIDDEN_DIM, HIDDEN_DIM), (HIDDEN_DIM, EMBEDDING_DIM))
     )
-    embeddings = torch.empty(count, EMBEDDING_DIM, dtype=dtype)
 
     def run() -> None:
+        embeddings = torch.empty(count, EMBEDDING_DIM, dtype=dtype)
         for out in torch.split(embeddings, LIMIT_BLOCK):
             bare_network(torch.mm(basis[: len(out)], first), second, last, out)
 
@@ -145,10 +147,9 @@ def grid_limit(num_lon: int, num_lat: int, num_degrees: int, dtype: torch.dtype)
     latitude_part = torch.rand(num_orders, HIDDEN_DIM, dtype=dtype) / num_orders
     second = torch.rand(HIDDEN_DIM, HIDDEN_DIM, dtype=dtype) / HIDDEN_DIM
     last = torch.rand(HIDDEN_DIM, EMBEDDING_DIM, dtype=dtype) / HIDDEN_DIM
-    embeddings = torch.empty(num_lat, num_lon, EMBEDDING_DIM, dtype=dtype)
 
     def run() -> None:
-        for out in embeddings:
+        for out in torch.empty(num_lat, num_lon, EMBEDDING_DIM, dtype=dtype):
             bare_network(torch.mm(longitude_part, latitude_part), second, last, out)
 
     return run

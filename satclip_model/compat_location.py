@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from satclip_model.config import PositionalEncodingConfig
 from satclip_model.location_encoder import encode_places
-from satclip_model.location_network import build_location_network
+from satclip_model.location_network import LocationNetwork, build_location_network
 from satclip_model.official_hyper_parameters import network_config, positional_encoding_config
 from satclip_model.positional_encoding import build_positional_encoding
 
@@ -37,8 +37,11 @@ class LocationEncoder(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch embed"]:
         """Embeddings of places (degrees, longitude first), not normalised, in the type of the network's weights."""
-        encoding = self.posenc.encoding if isinstance(self.posenc, PositionalEncoding) else self.posenc
-        return encode_places(encoding, self.nnet, x)
+        if isinstance(self.posenc, PositionalEncoding) and isinstance(self.nnet, LocationNetwork):
+            return encode_places(self.posenc.encoding, self.nnet, x)
+        encoded = self.posenc(x.double())
+        embeddings: Tensor = self.nnet(encoded.to(next(self.nnet.parameters()).dtype))
+        return embeddings
 
 
 def get_positional_encoding(

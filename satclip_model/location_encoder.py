@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from satclip_model.config import LocationEncoderConfig
-from satclip_model.location_network import build_location_network
+from satclip_model.location_network import LocationNetwork, build_location_network
 from satclip_model.positional_encoding import build_positional_encoding
 from satclip_model.positional_encoding.lonlat import validate_lonlat_deg
 from satclip_model.positional_encoding.spherical_harmonics import SphericalHarmonics
 from satclip_model.separable_grid import encode_separable_grid
 
-BLOCK_POINTS = {"cpu": 2048, "cuda": 1 << 16}
-"""Places encoded at a time: on a CPU their basis and the weights share the caches."""
+_CPU_BLOCK_BYTES = 16 << 20
+"""Bound of the features that are held at a time on a CPU, so that they share the caches with the weights."""
+
+_MAX_CPU_BLOCK_POINTS = 8192
+_GPU_BLOCK_POINTS = 1 << 16
 
 
 class LocationEncoder(nn.Module):
@@ -104,14 +107,15 @@ class LocationEncoder(nn.Module):
             )
         with torch.inference_mode():
             encoding = encoder.positional_encoding
+            shape = len(rows), len(columns), self.config.embedding_dim
+            embeddings = torch.empty(shape, dtype=encoder.dtype, device=encoder.device)
             if isinstance(encoding, SphericalHarmonics):
                 validate_lonlat_deg(torch.stack([torch.zeros_like(rows), rows], dim=1))
                 validate_lonlat_deg(torch.stack([columns, torch.zeros_like(columns)], dim=1))
-                embeddings = encode_separable_grid(encoding, encoder.location_network, columns, rows)
+                encode_separable_grid(encoding, encoder.location_network, columns, rows, embeddings)
             else:
                 lat, lon = torch.meshgrid(rows, columns, indexing="ij")
-                places = encoder(torch.stack([lon.flatten(), lat.flatten()], dim=1))
-                embeddings = places.reshape(len(rows), len(columns), self.config.embedding_dim)
+                embeddings = encoder(torch.stack([lon.flatten(), lat.flatten()], dim=1)).view_as(embeddings)
             return _as_array(embeddings, normalize)
 
     def _for_inference(self, dtype: torch.dtype | None) -> Self:
@@ -124,7 +128,7 @@ class LocationEncoder(nn.Module):
 
 
 def encode_places(
-    encoding: nn.Module, network: nn.Module, lonlat_deg: Float[Tensor, "batch 2"]
+    encoding: nn.Module, network: LocationNetwork, lonlat_deg: Float[Tensor, "batch 2"]
 ) -> Float[Tensor, "batch embed"]:
     """A network applied to a positional encoding; without gradients block by block.
 
@@ -138,29 +142,47 @@ def encode_places(
     """
     weight = next(network.parameters())
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        embeddings: Tensor = network(encoding(lonlat_deg.double()).to(weight.dtype))
-        return embeddings
+        whole: Tensor = network(encoding(lonlat_deg.double()).to(weight.dtype))
+        return whole
     validate_lonlat_deg(lonlat_deg)
-    pieces = [network(features) for features in _encoded_blocks(encoding, lonlat_deg, weight.dtype)]
-    return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+    embeddings = weight.new_empty(len(lonlat_deg), network.out_dim)
+    block_points = _block_points(network)
+    blocks = _encoded_blocks(encoding, lonlat_deg, weight.dtype, block_points)
+    for features, out in zip(blocks, torch.split(embeddings, block_points), strict=True):
+        network(features, out)
+    return embeddings
 
 
-def _encoded_blocks(encoding: nn.Module, lonlat_deg: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
-    """Encoded places, at least one block; over spherical harmonics every block is written over the one before."""
-    block_points = BLOCK_POINTS.get(lonlat_deg.device.type, BLOCK_POINTS["cpu"])
+def _block_points(network: LocationNetwork) -> int:
+    """Places to encode at a time, a power of two."""
+    weight, *_ = network.first_layer()
+    if weight.device.type != "cpu":
+        return _GPU_BLOCK_POINTS
+    fitting = _CPU_BLOCK_BYTES // (weight.shape[1] * weight.element_size())
+    return min(_MAX_CPU_BLOCK_POINTS, 1 << max(fitting, 1).bit_length() - 1)
+
+
+def _encoded_blocks(
+    encoding: nn.Module, lonlat_deg: Tensor, dtype: torch.dtype, block_points: int
+) -> Iterator[Float[Tensor, "batch basis"]]:
+    """Encoded places; over spherical harmonics every block is written over the one before."""
     if not isinstance(encoding, SphericalHarmonics) or dtype not in {torch.float32, torch.float64}:
         for block in torch.split(lonlat_deg, block_points):
             yield encoding(block.double()).to(dtype)
         return
     basis = lonlat_deg.new_empty(encoding.encoding_dim, min(block_points, len(lonlat_deg)), dtype=dtype)
+    writer = encoding.writer(basis)
     for block in torch.split(lonlat_deg, block_points):
-        encoding.fill(block, basis[:, : len(block)])
-        yield basis[:, : len(block)].T
+        if len(block) < basis.shape[1]:
+            basis = basis[:, : len(block)]
+            writer = encoding.writer(basis)
+        writer.write(block)
+        yield basis.T
 
 
 def _as_array(embeddings: Tensor, normalize: bool) -> NDArray[np.floating[Any]]:
     if normalize:
-        embeddings = functional.normalize(embeddings, dim=-1)
+        embeddings = functional.normalize(embeddings, dim=-1, out=embeddings)
     array: NDArray[np.floating[Any]] = embeddings.cpu().numpy()
     return array
 

@@ -16,7 +16,10 @@ _NUM_RESIDUAL_LAYERS = 4
 
 
 class LocationNetwork(nn.Module, ABC):
-    """A network that begins with a linear layer, so that callers may compute that layer in their own way."""
+    """A network that begins with a linear layer, so that callers may compute that layer in their own way.
+
+    Where it says ``out``: a tensor to write the embeddings to, which only calls without gradients may give.
+    """
 
     @property
     @abstractmethod
@@ -24,17 +27,40 @@ class LocationNetwork(nn.Module, ABC):
         """Length of an embedding."""
 
     @abstractmethod
-    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"]]:
-        """Weight and bias of the linear map that `after_first_layer` goes on from."""
+    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"], float]:
+        """Weight W, bias b and factor s of the linear map s (W x + b) that `after_first_layer` goes on from."""
 
     @abstractmethod
-    def after_first_layer(self, linear: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
+    def after_first_layer(
+        self, linear: Float[Tensor, "batch hidden"], out: Float[Tensor, "batch embed"] | None = None
+    ) -> Float[Tensor, "batch embed"]:
         """Embeddings from the result of `first_layer`, which is overwritten where no gradient needs it."""
 
-    def forward(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch embed"]:
+    def forward(
+        self, x: Float[Tensor, "batch channel"], out: Float[Tensor, "batch embed"] | None = None
+    ) -> Float[Tensor, "batch embed"]:
         """Embeddings of positional encodings, not normalised."""
-        weight, bias = self.first_layer()
-        return self.after_first_layer(functional.linear(x, weight, bias))
+        return self.after_first_layer(affine(x, *self.first_layer()), out)
+
+
+def affine(
+    x: Float[Tensor, "batch channel"],
+    weight: Float[Tensor, "hidden channel"],
+    bias: Float[Tensor, " hidden"] | None,
+    scale: float = 1.0,
+    out: Float[Tensor, "batch hidden"] | None = None,
+) -> Float[Tensor, "batch hidden"]:
+    """Scale (W x + b), without gradients written to ``out`` or in the memory order of ``x``."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if bias is None:
+            return functional.linear(x, weight)
+        return torch.addmm(bias, x, weight.T, beta=scale, alpha=scale)
+    if out is None:
+        shape = len(x), len(weight)
+        is_column_major = x.stride(0) == 1 and len(x) > 1
+        out = x.new_empty(shape[::-1]).T if is_column_major else x.new_empty(shape)
+    torch.addmm(out, x, weight.T, beta=0.0, alpha=scale, out=out)
+    return out if bias is None else out.add_(scale * bias)
 
 
 class SineLayer(nn.Module):
@@ -54,11 +80,7 @@ class SineLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch hidden"]:
         """sin(w0 (W x + b))."""
-        return self.activate(self.scaled(x))
-
-    def scaled(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch hidden"]:
-        """w0 (W x + b)."""
-        return torch.addmm(self.bias, x, self.weight.T, beta=self.w0, alpha=self.w0)
+        return self.activate(affine(x, self.weight, self.bias, self.w0))
 
     def activate(self, scaled: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch hidden"]:
         """The sine of w0 (W x + b), which is overwritten where no gradient needs it."""
@@ -112,22 +134,19 @@ class Siren(LocationNetwork):
         """Length of an embedding."""
         return self.last_layer.out_features
 
-    def forward(self, x: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch embed"]:
-        """Embeddings of positional encodings, not normalised."""
-        return self.after_first_layer(self._sine_layer(0).scaled(x))
-
-    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"]]:
-        """Weight and bias of the first sine layer, times its w0."""
+    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"], float]:
+        """Weight, bias and w0 of the first sine layer."""
         first = self._sine_layer(0)
-        return first.w0 * first.weight, first.w0 * first.bias
+        return first.weight, first.bias, first.w0
 
-    def after_first_layer(self, linear: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
+    def after_first_layer(
+        self, linear: Float[Tensor, "batch hidden"], out: Float[Tensor, "batch embed"] | None = None
+    ) -> Float[Tensor, "batch embed"]:
         """Embeddings from the result of `first_layer`, which is overwritten where no gradient needs it."""
         x = self._sine_layer(0).activate(linear)
         for index in range(1, len(self.layers)):
             x = self._sine_layer(index)(x)
-        output: Tensor = self.last_layer(x)
-        return output
+        return affine(x, self.last_layer.weight, self.last_layer.bias, out=out)
 
     def _sine_layer(self, index: int) -> SineLayer:
         layer = self.layers[index]
@@ -176,14 +195,15 @@ class FCNet(LocationNetwork):
         """Length of an embedding."""
         return self.class_emb.out_features
 
-    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"]]:
+    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"], float]:
         """Weight and bias of the input layer."""
-        return _weight_and_bias(self.feats[0])
+        return *_weight_and_bias(self.feats[0]), 1.0
 
-    def after_first_layer(self, linear: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
+    def after_first_layer(
+        self, linear: Float[Tensor, "batch hidden"], out: Float[Tensor, "batch embed"] | None = None
+    ) -> Float[Tensor, "batch embed"]:
         """Embeddings from the result of `first_layer`."""
-        output: Tensor = self.class_emb(self.feats[1:](linear))
-        return output
+        return affine(self.feats[1:](linear), self.class_emb.weight, None, out=out)
 
 
 class MLP(LocationNetwork):
@@ -224,14 +244,16 @@ class MLP(LocationNetwork):
         """Length of an embedding."""
         return self._out_dim
 
-    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"]]:
+    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"], float]:
         """Weight and bias of the input layer."""
-        return _weight_and_bias(self.features[0])
+        return *_weight_and_bias(self.features[0]), 1.0
 
-    def after_first_layer(self, linear: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
+    def after_first_layer(
+        self, linear: Float[Tensor, "batch hidden"], out: Float[Tensor, "batch embed"] | None = None
+    ) -> Float[Tensor, "batch embed"]:
         """Embeddings from the result of `first_layer`."""
-        output: Tensor = self.features[1:](linear)
-        return output
+        weight, bias = _weight_and_bias(self.features[-1])
+        return affine(self.features[1:-1](linear), weight, bias, out=out)
 
 
 class Linear(LocationNetwork):
@@ -252,13 +274,15 @@ class Linear(LocationNetwork):
         """Length of an embedding."""
         return len(self.bias)
 
-    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"]]:
+    def first_layer(self) -> tuple[Float[Tensor, "hidden channel"], Float[Tensor, " hidden"], float]:
         """Weight and bias."""
-        return self.weight, self.bias
+        return self.weight, self.bias, 1.0
 
-    def after_first_layer(self, linear: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch embed"]:
+    def after_first_layer(
+        self, linear: Float[Tensor, "batch hidden"], out: Float[Tensor, "batch embed"] | None = None
+    ) -> Float[Tensor, "batch embed"]:
         """The result of `first_layer` itself."""
-        return linear
+        return linear if out is None else out.copy_(linear)
 
 
 def _weight_and_bias(layer: nn.Module) -> tuple[Tensor, Tensor]:

@@ -17,8 +17,8 @@ MAX_NUM_DEGREES: Final = 1000
 _BLOCK_POINTS: Final = 2048
 """Points whose current degrees stay in the cores' caches together."""
 
-_NEGLIGIBLE: Final = {torch.float32: 1e-30, torch.float64: 0.0}
-"""Powers of cos(latitude) below it become zero: no term of the type feels them, and subnormal numbers are slow."""
+NEGLIGIBLE: Final = {torch.float32: 1e-30, torch.float64: 0.0}
+"""Functions that begin below it become zero: no sum of the type feels them, and subnormal numbers are slow."""
 
 
 @dataclass(frozen=True)
@@ -111,69 +111,57 @@ class SphericalHarmonics(nn.Module):
         if lonlat_deg.requires_grad and torch.is_grad_enabled():
             return self.traceable(lonlat_deg)
         basis = lonlat_deg.new_empty(self.encoding_dim, len(lonlat_deg), dtype=torch.float64)
-        for start in range(0, len(lonlat_deg), _BLOCK_POINTS):
-            points = slice(start, start + _BLOCK_POINTS)
-            self.fill(lonlat_deg[points], basis[:, points])
+        blocks = zip(torch.split(lonlat_deg, _BLOCK_POINTS), torch.split(basis, _BLOCK_POINTS, dim=1), strict=True)
+        for places, out in blocks:
+            self.writer(out).write(places)
         return basis.T
 
     def traceable(self, lonlat_deg: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch basis"]:
         """The basis without checks and in-place operations, for automatic differentiation, compilers and export."""
-        cos_polar, sines, cosines = self._starts(lonlat_deg, 0.0)
-        degrees = [torch.full_like(cos_polar, self._monopole)[None]]
-        for degree, (gain, gain_ratio) in enumerate(self._coefficients_on(lonlat_deg.device), start=1):
+        cos_polar, sines, cosines = self.starts(lonlat_deg, 0.0)
+        degrees = [torch.full_like(cos_polar, self.monopole)[None]]
+        for degree, (gain, gain_ratio) in enumerate(self.coefficients_on(lonlat_deg.device), start=1):
             inner = gain * (cos_polar * degrees[-1])
             if degree > 1:
                 inner = inner - nn.functional.pad(gain_ratio * degrees[-2], (0, 0, 1, 1))
             degrees.append(torch.cat([sines[degree - 1 : degree], inner, cosines[degree - 1 : degree]]))
         return torch.cat(degrees).T
 
-    @torch.no_grad()
-    def fill(self, lonlat_deg: Float[Tensor, "batch 2"], out: Float[Tensor, "basis batch"]) -> None:
-        """Writes the basis, one row per function, into ``out`` (float32 or float64), without checks.
+    def writer(self, out: Float[Tensor, "basis batch"]) -> "HarmonicsWriter":
+        """What writes the basis of places, one row per function, into ``out`` (float32 or float64)."""
+        return HarmonicsWriter(self, out)
 
-        The recurrence runs in float64 whatever the type of ``out``; float32 rounds its results.
-        """
-        cos_polar, sines, cosines = self._starts(lonlat_deg, _NEGLIGIBLE[out.dtype])
-        levels = _Levels(out)
-        levels[0].fill_(self._monopole)
-        levels.finish(0)
-        for degree, (gain, gain_ratio) in enumerate(self._coefficients_on(out.device), start=1):
-            current = levels[degree]
-            inner = torch.mul(levels[degree - 1], cos_polar, out=current[1:-1]).mul_(gain)
-            if degree > 1:
-                inner[1:-1].addcmul_(levels[degree - 2], gain_ratio, value=-1.0)
-            current[0].copy_(sines[degree - 1])
-            current[-1].copy_(cosines[degree - 1])
-            levels.finish(degree)
-
-    def legendre(self, lat_deg: Float[Tensor, " row"]) -> Float[Tensor, "basis row"]:
-        """The latitude factors N_l|m|, one row per function (l, m), float64; `fourier` holds the other factors."""
+    def legendre(self, lat_deg: Float[Tensor, " row"], dtype: torch.dtype) -> Float[Tensor, "basis row"]:
+        """The latitude factors N_l|m|, one row per function (l, m); `fourier` holds the other factors."""
         meridian = torch.stack([torch.full_like(lat_deg, -self._frame.azimuth_offset_deg), lat_deg], dim=1)
         functions: Tensor = self(meridian.double()).T
+        functions = torch.where(functions.abs() < NEGLIGIBLE[dtype], 0.0, functions).to(dtype)
         orders = function_orders(self.num_degrees).to(lat_deg.device)
         cosine_rows = torch.arange(len(functions), device=lat_deg.device) + torch.where(orders < 0, -2 * orders, 0)
         return functions[cosine_rows]
 
     def fourier(self, lon_deg: Float[Tensor, " column"]) -> Float[Tensor, "order column"]:
-        """The longitude factors T_m of order -(L-1) .. L-1: sin(abs(m) azimuth), 1, cos(m azimuth)."""
+        """The longitude factors T_m of order -(L-1) .. L-1: sin(abs(m) azimuth), 1, cos(m azimuth), float64."""
         azimuth = self._azimuth(lon_deg.double())
         angles = torch.arange(1, self.num_degrees, dtype=torch.float64, device=lon_deg.device)[:, None] * azimuth
         return torch.cat([torch.sin(angles).flip(0), torch.ones_like(azimuth)[None], torch.cos(angles)])
 
     @property
-    def _monopole(self) -> float:
+    def monopole(self) -> float:
+        """The constant function of degree 0."""
         return self._frame.zonal_factor * math.sqrt(0.25 / math.pi)
 
     def _azimuth(self, lon_deg: Tensor) -> Tensor:
         return torch.deg2rad(torch.remainder(lon_deg + self._frame.azimuth_offset_deg, 360.0))
 
-    def _coefficients_on(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    def coefficients_on(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        """Factors of the recurrence for degree 1 and on; see `_recurrence_coefficients`."""
         if device not in self._coefficients:
             on_cpu = self._coefficients[torch.device("cpu")]
             self._coefficients[device] = [(gain.to(device), gain_ratio.to(device)) for gain, gain_ratio in on_cpu]
         return self._coefficients[device]
 
-    def _starts(self, lonlat_deg: Tensor, negligible: float) -> tuple[Tensor, Tensor, Tensor]:
+    def starts(self, lonlat_deg: Tensor, negligible: float) -> tuple[Tensor, Tensor, Tensor]:
         """Cosine of the polar angle, and the functions (l, -l) and (l, l) for l = 1 .. L - 1, shape (L - 1, batch)."""
         lon_deg, lat_deg = lonlat_deg.double().unbind(dim=1)
         cos_polar = self._frame.polar_sign * torch.sin(torch.deg2rad(lat_deg))
@@ -182,30 +170,51 @@ class SphericalHarmonics(nn.Module):
         factors = torch.sqrt((2.0 * degrees + 1.0) / (2.0 * degrees)) * sin_polar
         sectoral = torch.cumprod(factors, dim=0) * math.sqrt(0.5 / math.pi)
         if negligible > 0.0:
-            sectoral = torch.where(sectoral < negligible, 0.0, sectoral)
+            sectoral = nn.functional.threshold(sectoral, negligible, 0.0)
         angles = degrees * self._azimuth(lon_deg)
         return cos_polar, torch.sin(angles) * sectoral, torch.cos(angles) * sectoral
 
 
-class _Levels:
-    """Rows of the degrees of a basis in float64: those of the basis itself, or the last three beside it."""
+class HarmonicsWriter:
+    """Writes bases of as many places as a buffer has columns into it, over and over.
 
-    def __init__(self, out: Tensor) -> None:
-        self._out = out
-        self._is_ring = out.dtype != torch.float64
-        if self._is_ring:
-            widest = 2 * math.isqrt(len(out)) - 1
-            self._rows = out.new_empty(3, widest, out.shape[1], dtype=torch.float64)
+    The recurrence runs in float64 whatever the type of the buffer; float32 rounds its results.
 
-    def __getitem__(self, degree: int) -> Tensor:
-        if self._is_ring:
-            return self._rows[degree % 3, : 2 * degree + 1]
-        return self._out[degree**2 : (degree + 1) ** 2]
+    Args:
+        harmonics: The functions.
+        out: The buffer, float32 or float64.
+    """
 
-    def finish(self, degree: int) -> None:
-        """Copies a complete degree into the basis if it was computed beside it."""
-        if self._is_ring:
-            self._out[degree**2 : (degree + 1) ** 2].copy_(self[degree])
+    def __init__(self, harmonics: SphericalHarmonics, out: Float[Tensor, "basis batch"]) -> None:
+        self._harmonics, self._out = harmonics, out
+        self._is_rounded = out.dtype != torch.float64
+        ring = out.new_empty(3, 2 * harmonics.num_degrees - 1, out.shape[1], dtype=torch.float64)
+        targets = [out[degree**2 : (degree + 1) ** 2] for degree in range(harmonics.num_degrees)]
+        levels = [ring[degree % 3, : len(each)] if self._is_rounded else each for degree, each in enumerate(targets)]
+        nothing = levels[0][:0]
+        coefficients = harmonics.coefficients_on(out.device)
+        self._lowest = levels[0]
+        self._steps = [
+            (levels[degree - 1], levels[degree - 2] if degree > 1 else nothing, levels[degree], targets[degree], *pair)
+            for degree, pair in enumerate(coefficients, start=1)
+        ]
+        self._views = [(level[1:-1], level[2:-2], level[0], level[-1]) for _, _, level, *_ in self._steps]
+
+    @torch.no_grad()
+    def write(self, lonlat_deg: Float[Tensor, "batch 2"]) -> None:
+        """Fills the buffer with the basis at ``lonlat_deg`` (degrees, longitude first), without checks."""
+        cos_polar, sines, cosines = self._harmonics.starts(lonlat_deg, NEGLIGIBLE[self._out.dtype])
+        self._lowest.fill_(self._harmonics.monopole)
+        self._out[0] = self._harmonics.monopole
+        steps = zip(self._steps, self._views, sines, cosines, strict=True)
+        for (below, two_below, level, target, gain, gain_ratio), (inner, core, first, last), sine, cosine in steps:
+            torch.mul(below, cos_polar, out=inner).mul_(gain)
+            if len(two_below):
+                core.addcmul_(two_below, gain_ratio, value=-1.0)
+            first.copy_(sine)
+            last.copy_(cosine)
+            if self._is_rounded:
+                target.copy_(level)
 
 
 def function_orders(num_degrees: int) -> Tensor:
