@@ -26,9 +26,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
 
+from satclip_model.checkpoint.safetensors import write_safetensors
 from satclip_model.config import LocationEncoderConfig, SphericalHarmonicsConfig
 from satclip_model.location_encoder import build_location_encoder
-from satclip_model.safetensors_checkpoint import write_safetensors
 
 MAX_RESIDENT_GB = 1.5
 CHUNK = 250_000

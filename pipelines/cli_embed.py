@@ -143,7 +143,7 @@ def _require_writable(path: Path, suffixes: tuple[str, ...]) -> None:
 
 def _export_onnx(options: argparse.Namespace) -> int:
     from pipelines.embeddings.streaming import EmbeddingOptions, open_location_encoder
-    from satclip_model.onnx_export import export_onnx
+    from satclip_model.onnx_export.export import export_onnx
 
     _require_writable(options.out, (".onnx",))
     encoder, _ = open_location_encoder(options.model, EmbeddingOptions(options.dtype), options.download)

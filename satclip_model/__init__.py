@@ -14,7 +14,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from satclip_model.checkpoint import write_checkpoint
+    from satclip_model.checkpoint.loading import load_location_encoder, load_model
+    from satclip_model.checkpoint.native import write_checkpoint
+    from satclip_model.checkpoint.official import write_official_checkpoint
+    from satclip_model.checkpoint.safetensors import write_safetensors
     from satclip_model.config import (
         CoordinatesConfig,
         FCNetConfig,
@@ -34,12 +37,9 @@ if TYPE_CHECKING:
     from satclip_model.errors import CheckpointError, DivergenceError
     from satclip_model.image_encoder.moco import load_moco_weights
     from satclip_model.lightning_module import SatCLIPLightningModule
-    from satclip_model.loading import load_location_encoder, load_model
     from satclip_model.location_encoder import LocationEncoder, build_location_encoder
     from satclip_model.loss import contrastive_loss
-    from satclip_model.official_checkpoint import write_official_checkpoint
-    from satclip_model.onnx_export import export_onnx
-    from satclip_model.safetensors_checkpoint import write_safetensors
+    from satclip_model.onnx_export.export import export_onnx
     from satclip_model.satclip import SatCLIP, build_satclip
 
 __all__ = [
@@ -52,7 +52,7 @@ __all__ = [
 ]  # fmt: skip
 
 _NAMES: Final = {
-    "checkpoint": ("write_checkpoint",),
+    "checkpoint.native": ("write_checkpoint",),
     "config": (
         "CoordinatesConfig", "FCNetConfig", "ImageHeadConfig", "LinearConfig", "LocationEncoderConfig", "MLPConfig",
         "MoCoConfig", "ModifiedResNetConfig", "MultiScaleConfig", "RandomFeaturesConfig", "SatCLIPConfig",
@@ -61,12 +61,12 @@ _NAMES: Final = {
     "errors": ("CheckpointError", "DivergenceError"),
     "image_encoder.moco": ("load_moco_weights",),
     "lightning_module": ("SatCLIPLightningModule",),
-    "loading": ("load_location_encoder", "load_model"),
+    "checkpoint.loading": ("load_location_encoder", "load_model"),
     "location_encoder": ("LocationEncoder", "build_location_encoder"),
     "loss": ("contrastive_loss",),
-    "official_checkpoint": ("write_official_checkpoint",),
-    "onnx_export": ("export_onnx",),
-    "safetensors_checkpoint": ("write_safetensors",),
+    "checkpoint.official": ("write_official_checkpoint",),
+    "onnx_export.export": ("export_onnx",),
+    "checkpoint.safetensors": ("write_safetensors",),
     "satclip": ("SatCLIP", "build_satclip"),
 }  # fmt: skip
 _MODULES: Final = MappingProxyType({name: module for module, names in _NAMES.items() for name in names})

@@ -18,7 +18,7 @@ from pipelines.evaluation.tasks import table_source
 from pipelines.provenance import file_sha256
 from pipelines.sampling.land import is_land
 from pipelines.training.checkpoints import TrainedModel
-from satclip_model.checkpoint import read_location_encoder
+from satclip_model.checkpoint.native import read_location_encoder
 
 logger = logging.getLogger(__name__)
 

@@ -54,15 +54,15 @@ def open_location_encoder(
     """A location encoder of any checkpoint, and what a file of its embeddings says of where they come from.
 
     Args:
-        source: As for `satclip_model.loading.load_location_encoder`.
+        source: As for `satclip_model.checkpoint.loading.load_location_encoder`.
         options: Their type to compute in is given to the weights.
         download: Whether a file of the Hugging Face Hub that is not in the local cache may be fetched.
 
     Raises:
         ArtefactError: The checkpoint cannot be had or read.
     """
+    from satclip_model.checkpoint.loading import load_location_encoder
     from satclip_model.hub import resolve
-    from satclip_model.loading import load_location_encoder
 
     try:
         path = resolve(source, download=download)

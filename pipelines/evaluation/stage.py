@@ -37,7 +37,7 @@ from pipelines.patches.dataset import PatchDataset, open_patch_dataset, replay_m
 from pipelines.provenance import file_sha256, git_commit, package_versions
 from pipelines.sampling.land import is_land
 from pipelines.training.checkpoints import TrainedModel, open_run
-from satclip_model.checkpoint import read_checkpoint
+from satclip_model.checkpoint.native import read_checkpoint
 
 MODEL_NAME = "satclip"
 CHECKPOINT = "checkpoint_sha256"

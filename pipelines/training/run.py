@@ -24,7 +24,7 @@ from pipelines.training.config import TrainingConfig
 from pipelines.training.coordinate_jitter import jitter_lonlat
 from pipelines.training.datamodule import PlaceDataModule, PlaceTensors, is_validation_place
 from pipelines.training.retrieval import score_retrieval
-from satclip_model.checkpoint import write_checkpoint
+from satclip_model.checkpoint.native import write_checkpoint
 from satclip_model.config import ImageBackboneConfig
 from satclip_model.errors import DivergenceError
 from satclip_model.image_encoder import ImageProjection

@@ -8,7 +8,7 @@ from typing import Final
 from jaxtyping import Float
 from torch import Tensor
 
-from satclip_model.checkpoint_file import load_weights, read_archive
+from satclip_model.checkpoint.archive import load_weights, read_archive
 from satclip_model.config import MoCoConfig
 from satclip_model.errors import CheckpointError
 from satclip_model.image_encoder.image_input import center_crop

@@ -118,13 +118,14 @@ class SphericalHarmonics(nn.Module):
 
     def traceable(self, lonlat_deg: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch basis"]:
         """The basis without checks and in-place operations, for automatic differentiation, compilers and export."""
-        cos_polar, sines, cosines = self.starts(lonlat_deg, 0.0)
+        cos_polar, sectoral = self.starts(lonlat_deg, 0.0)
         degrees = [torch.full_like(cos_polar, self.monopole)[None]]
         for degree, (gain, gain_ratio) in enumerate(self.coefficients_on(lonlat_deg.device), start=1):
             inner = gain * (cos_polar * degrees[-1])
             if degree > 1:
                 inner = inner - nn.functional.pad(gain_ratio * degrees[-2], (0, 0, 1, 1))
-            degrees.append(torch.cat([sines[degree - 1 : degree], inner, cosines[degree - 1 : degree]]))
+            sine, cosine = sectoral[degree - 1]
+            degrees.append(torch.cat([sine[None], inner, cosine[None]]))
         return torch.cat(degrees).T
 
     def writer(self, out: Float[Tensor, "basis batch"]) -> "HarmonicsWriter":
@@ -161,24 +162,35 @@ class SphericalHarmonics(nn.Module):
             self._coefficients[device] = [(gain.to(device), gain_ratio.to(device)) for gain, gain_ratio in on_cpu]
         return self._coefficients[device]
 
-    def starts(self, lonlat_deg: Tensor, negligible: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Cosine of the polar angle, and the functions (l, -l) and (l, l) for l = 1 .. L - 1, shape (L - 1, batch)."""
+    def starts(
+        self, lonlat_deg: Float[Tensor, "batch 2"], negligible: float
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "degree 2 batch"]]:
+        """What the recurrence begins with.
+
+        Args:
+            lonlat_deg: Longitude and latitude in degrees, longitude first.
+            negligible: Sectoral functions whose latitude factor is below become zero.
+
+        Returns:
+            Cosine of the polar angle; the functions (l, -l) and (l, l) for l = 1 .. L - 1.
+        """
         lon_deg, lat_deg = lonlat_deg.double().unbind(dim=1)
         cos_polar = self._frame.polar_sign * torch.sin(torch.deg2rad(lat_deg))
         sin_polar = torch.sin(torch.deg2rad(90.0 - lat_deg.abs()))
         degrees = torch.arange(1, self.num_degrees, dtype=torch.float64, device=lonlat_deg.device)[:, None]
         factors = torch.sqrt((2.0 * degrees + 1.0) / (2.0 * degrees)) * sin_polar
-        sectoral = torch.cumprod(factors, dim=0) * math.sqrt(0.5 / math.pi)
+        latitude_part = torch.cumprod(factors, dim=0) * math.sqrt(0.5 / math.pi)
         if negligible > 0.0:
-            sectoral = nn.functional.threshold(sectoral, negligible, 0.0)
+            latitude_part = nn.functional.threshold(latitude_part, negligible, 0.0)
         angles = degrees * self._azimuth(lon_deg)
-        return cos_polar, torch.sin(angles) * sectoral, torch.cos(angles) * sectoral
+        return cos_polar, torch.stack([torch.sin(angles), torch.cos(angles)], dim=1) * latitude_part[:, None]
 
 
 class HarmonicsWriter:
     """Writes bases of as many places as a buffer has columns into it, over and over.
 
-    The recurrence runs in float64 whatever the type of the buffer; float32 rounds its results.
+    The recurrence runs in float64 whatever the type of the buffer. Two levels, one for even degrees and one for odd,
+    hold order m in row m + L - 1, and each degree overwrites the one two below.
 
     Args:
         harmonics: The functions.
@@ -187,34 +199,28 @@ class HarmonicsWriter:
 
     def __init__(self, harmonics: SphericalHarmonics, out: Float[Tensor, "basis batch"]) -> None:
         self._harmonics, self._out = harmonics, out
-        self._is_rounded = out.dtype != torch.float64
-        ring = out.new_empty(3, 2 * harmonics.num_degrees - 1, out.shape[1], dtype=torch.float64)
-        targets = [out[degree**2 : (degree + 1) ** 2] for degree in range(harmonics.num_degrees)]
-        levels = [ring[degree % 3, : len(each)] if self._is_rounded else each for degree, each in enumerate(targets)]
-        nothing = levels[0][:0]
-        coefficients = harmonics.coefficients_on(out.device)
-        self._lowest = levels[0]
-        self._steps = [
-            (levels[degree - 1], levels[degree - 2] if degree > 1 else nothing, levels[degree], targets[degree], *pair)
-            for degree, pair in enumerate(coefficients, start=1)
-        ]
-        self._views = [(level[1:-1], level[2:-2], level[0], level[-1]) for _, _, level, *_ in self._steps]
+        middle = harmonics.num_degrees - 1
+        levels = out.new_zeros(2, 2 * middle + 1, out.shape[1], dtype=torch.float64)
+        self._lowest = levels[0, middle]
+        self._steps = []
+        for degree, (gain, gain_ratio) in enumerate(harmonics.coefficients_on(out.device), start=1):
+            level, below = levels[degree % 2], levels[(degree - 1) % 2]
+            inner = slice(middle - degree + 1, middle + degree)
+            factor = nn.functional.pad(-gain_ratio, (0, 0, 1, 1)) / gain if degree > 1 else torch.zeros_like(gain)
+            ends = level[middle - degree : middle + degree + 1 : 2 * degree]
+            whole, target = level[middle - degree : middle + degree + 1], out[degree**2 : (degree + 1) ** 2]
+            self._steps.append((level[inner], factor, below[inner], gain, ends, whole, target))
 
     @torch.no_grad()
     def write(self, lonlat_deg: Float[Tensor, "batch 2"]) -> None:
         """Fills the buffer with the basis at ``lonlat_deg`` (degrees, longitude first), without checks."""
-        cos_polar, sines, cosines = self._harmonics.starts(lonlat_deg, NEGLIGIBLE[self._out.dtype])
+        cos_polar, sectoral = self._harmonics.starts(lonlat_deg, NEGLIGIBLE[self._out.dtype])
         self._lowest.fill_(self._harmonics.monopole)
         self._out[0] = self._harmonics.monopole
-        steps = zip(self._steps, self._views, sines, cosines, strict=True)
-        for (below, two_below, level, target, gain, gain_ratio), (inner, core, first, last), sine, cosine in steps:
-            torch.mul(below, cos_polar, out=inner).mul_(gain)
-            if len(two_below):
-                core.addcmul_(two_below, gain_ratio, value=-1.0)
-            first.copy_(sine)
-            last.copy_(cosine)
-            if self._is_rounded:
-                target.copy_(level)
+        for (inner, factor, below, gain, ends, whole, target), pair in zip(self._steps, sectoral, strict=True):
+            inner.mul_(factor).addcmul_(below, cos_polar).mul_(gain)
+            ends.copy_(pair)
+            target.copy_(whole)
 
 
 def function_orders(num_degrees: int) -> Tensor:

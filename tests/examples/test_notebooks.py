@@ -10,7 +10,7 @@ from matplotlib import image
 from nbclient import NotebookClient
 
 from satclip_model import LocationEncoderConfig, SirenConfig, SphericalHarmonicsConfig, build_location_encoder
-from satclip_model.safetensors_checkpoint import write_safetensors
+from satclip_model.checkpoint.safetensors import write_safetensors
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((REPOSITORY / "examples").glob("*.ipynb"))

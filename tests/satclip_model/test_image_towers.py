@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from satclip_model.checkpoint.official_names import from_official, to_official
 from satclip_model.config import (
     ImageBackboneConfig,
     ImageHeadConfig,
@@ -17,7 +18,6 @@ from satclip_model.config import (
     SphericalHarmonicsConfig,
     VisionTransformerConfig,
 )
-from satclip_model.official_names import from_official, to_official
 from satclip_model.satclip import SatCLIP, build_satclip
 from tests.satclip_model.name_seeding import draw_uniform, seed_by_name
 

@@ -18,7 +18,7 @@ from satclip_model.config import (
     SphericalHarmonicsConfig,
 )
 from satclip_model.location_encoder import build_location_encoder
-from satclip_model.onnx_export import export_onnx
+from satclip_model.onnx_export.export import export_onnx
 
 POLES_AND_EDGES = [[180.0, 90.0], [-180.0, -90.0], [180.0, 10.0], [-180.0, 10.0], [0.0, 89.9999], [12.0, 0.0], [359, 5]]
 

@@ -22,9 +22,9 @@ from pipelines.embeddings.table_stream import open_points
 from pipelines.errors import TableError
 from pipelines.provenance import file_sha256
 from pipelines.sampling.land import is_land
+from satclip_model.checkpoint.safetensors import write_safetensors
 from satclip_model.config import LocationEncoderConfig, SirenConfig, SphericalHarmonicsConfig
 from satclip_model.location_encoder import LocationEncoder, build_location_encoder
-from satclip_model.safetensors_checkpoint import write_safetensors
 
 CSV = "name,lat,lon,count\nTromsø,69.65,18.96,3\nUshuaia,-54.8,-68.3,\nSuva,-18.14,178.44,12\n"
 DIM = 6

@@ -13,7 +13,7 @@ from pipelines.features.view_bank import ImageFeatures, dataset_content
 from pipelines.training.config import TrainingConfig
 from pipelines.training.run import HISTORY_COLUMNS, TrainingResult, choose_accelerator, split_places, train
 from satclip_model import lightning_module
-from satclip_model.checkpoint import read_checkpoint
+from satclip_model.checkpoint.native import read_checkpoint
 from satclip_model.config import RandomFeaturesConfig
 from satclip_model.image_encoder import RandomConvolutionalFeatures
 

@@ -6,6 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from satclip_model.checkpoint.safetensors import (
+    read_safetensors,
+    read_safetensors_location_encoder,
+    write_safetensors,
+)
 from satclip_model.config import (
     ImageHeadConfig,
     LocationEncoderConfig,
@@ -16,11 +21,6 @@ from satclip_model.config import (
 )
 from satclip_model.errors import CheckpointError
 from satclip_model.location_encoder import build_location_encoder
-from satclip_model.safetensors_checkpoint import (
-    read_safetensors,
-    read_safetensors_location_encoder,
-    write_safetensors,
-)
 from satclip_model.satclip import build_satclip
 
 LOCATION = LocationEncoderConfig(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from satclip_model.onnx_graph import OnnxGraph
+from satclip_model.onnx_export.graph import OnnxGraph
 from satclip_model.positional_encoding.coordinates import Cartesian3D, Direct, Wrap
 from satclip_model.positional_encoding.sphere_grid import SphereGrid
 from satclip_model.positional_encoding.spherical_harmonics import SphericalHarmonics

@@ -9,12 +9,12 @@ import torch
 
 import satclip_model
 from satclip_model import compat
-from satclip_model.checkpoint import write_checkpoint
+from satclip_model.checkpoint.loading import load_model
+from satclip_model.checkpoint.native import write_checkpoint
+from satclip_model.checkpoint.official import write_official_checkpoint
 from satclip_model.config import LocationEncoderConfig, RandomFeaturesConfig, SatCLIPConfig, SphericalHarmonicsConfig
 from satclip_model.errors import CheckpointError
-from satclip_model.loading import load_model
 from satclip_model.loss import contrastive_loss
-from satclip_model.official_checkpoint import write_official_checkpoint
 from satclip_model.satclip import build_satclip
 from tests.satclip_model.name_seeding import draw_uniform, seed_by_name
 from tests.satclip_model.official_files import (
@@ -26,7 +26,7 @@ from tests.satclip_model.official_files import (
     write_official,
 )
 
-REFERENCE = Path(__file__).parents[1] / "data" / "satclip_reference"
+REFERENCE = Path(__file__).parents[2] / "data" / "satclip_reference"
 LONLAT_DEG = torch.tensor([[10.0, 50.0], [-70.0, -20.0], [140.0, 35.0]], dtype=torch.float64)
 
 FIRST_SNIPPET = """

@@ -2,6 +2,14 @@ import logging
 
 import pytest
 
+from satclip_model.checkpoint.official_settings import (
+    FORMER_ARGUMENTS,
+    MODULE_ARGUMENTS,
+    config_from_hyper_parameters,
+    hyper_parameters_from_config,
+    location_config_from_hyper_parameters,
+    location_hyper_parameters,
+)
 from satclip_model.config import (
     CoordinatesConfig,
     FCNetConfig,
@@ -21,14 +29,6 @@ from satclip_model.config import (
     VisionTransformerConfig,
 )
 from satclip_model.errors import CheckpointError
-from satclip_model.official_hyper_parameters import (
-    FORMER_ARGUMENTS,
-    MODULE_ARGUMENTS,
-    config_from_hyper_parameters,
-    hyper_parameters_from_config,
-    location_config_from_hyper_parameters,
-    location_hyper_parameters,
-)
 from tests.satclip_model.official_files import FORMER, HYPER_PARAMETERS
 
 RELEASED = HYPER_PARAMETERS | FORMER | {"vision_layers": "moco_vit16", "embed_dim": 256, "capacity": 512}

@@ -10,6 +10,12 @@ import torch
 import torchgeo.models
 from lightning.fabric.utilities.data import AttributeDict
 
+from satclip_model.checkpoint.official import (
+    RECORD_KEY,
+    read_official_checkpoint,
+    read_official_location_encoder,
+    write_official_checkpoint,
+)
 from satclip_model.config import (
     ImageHeadConfig,
     LocationEncoderConfig,
@@ -21,12 +27,6 @@ from satclip_model.config import (
 )
 from satclip_model.errors import CheckpointError
 from satclip_model.location_encoder import LocationEncoder, build_location_encoder
-from satclip_model.official_checkpoint import (
-    RECORD_KEY,
-    read_official_checkpoint,
-    read_official_location_encoder,
-    write_official_checkpoint,
-)
 from satclip_model.satclip import build_satclip
 from tests.satclip_model.official_files import (
     CAPACITY,

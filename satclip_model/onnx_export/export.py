@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import nn
 
-from satclip_model.checkpoint_file import write_whole
+from satclip_model.checkpoint.archive import write_whole
 from satclip_model.location_encoder import LocationEncoder
 from satclip_model.location_network import MLP, FCNet, Linear, ResidualLayer, SineLayer, Siren
-from satclip_model.onnx_encodings import encoding_nodes
-from satclip_model.onnx_graph import OnnxGraph
+from satclip_model.onnx_export.encodings import encoding_nodes
+from satclip_model.onnx_export.graph import OnnxGraph
 
 if TYPE_CHECKING:
     import onnx

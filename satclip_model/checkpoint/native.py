@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from satclip_model.checkpoint_file import load_weights, read_archive, require_finite, write_whole
+from satclip_model.checkpoint.archive import load_weights, read_archive, require_finite, write_whole
 from satclip_model.config import SatCLIPConfig
 from satclip_model.errors import CheckpointError
 from satclip_model.location_encoder import LocationEncoder

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from satclip_model import checkpoint, official_checkpoint
-from satclip_model.checkpoint_file import read_archive
+from satclip_model.checkpoint import native, official
+from satclip_model.checkpoint.archive import read_archive
+from satclip_model.checkpoint.safetensors import read_safetensors, read_safetensors_location_encoder
 from satclip_model.errors import CheckpointError
 from satclip_model.hub import resolve
 from satclip_model.location_encoder import LocationEncoder
-from satclip_model.safetensors_checkpoint import read_safetensors, read_safetensors_location_encoder
 from satclip_model.satclip import SatCLIP
 
 _SAFETENSORS_HEADER_BYTES: Final = 8
@@ -35,8 +35,8 @@ def load_model(source: str | Path, *, download: bool = False) -> tuple[SatCLIP, 
         return read_safetensors(path)
     content = read_archive(path)
     if _is_official(path, content):
-        return official_checkpoint.official_model_from_content(path, content)
-    return checkpoint.model_from_content(path, content)
+        return official.official_model_from_content(path, content)
+    return native.model_from_content(path, content)
 
 
 def load_location_encoder(source: str | Path, *, download: bool = False) -> LocationEncoder:
@@ -54,8 +54,8 @@ def load_location_encoder(source: str | Path, *, download: bool = False) -> Loca
         return read_safetensors_location_encoder(path)[0]
     content = read_archive(path)
     if _is_official(path, content):
-        return official_checkpoint.official_location_encoder_from_content(path, content)[0]
-    return checkpoint.location_encoder_from_content(path, content)[0]
+        return official.official_location_encoder_from_content(path, content)[0]
+    return native.location_encoder_from_content(path, content)[0]
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -74,7 +74,7 @@ def _is_official(path: Path, content: object) -> bool:
         return True
     if "format" in keys:
         return False
-    found = official_checkpoint.described(content)
+    found = official.described(content)
     raise CheckpointError(
         f"{path}: found {found}; expected a checkpoint of this project ('format'), one of SatCLIP's Lightning module "
         "('hyper_parameters'), or safetensors"

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from satclip_model.checkpoint_file import load_weights, require_finite, write_whole
+from satclip_model.checkpoint.archive import load_weights, require_finite, write_whole
 from satclip_model.config import LocationEncoderConfig, SatCLIPConfig
 from satclip_model.errors import CheckpointError
 from satclip_model.location_encoder import LocationEncoder

@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from satclip_model.checkpoint import write_checkpoint
+from satclip_model.checkpoint.loading import load_location_encoder, load_model
+from satclip_model.checkpoint.native import write_checkpoint
+from satclip_model.checkpoint.official import write_official_checkpoint
+from satclip_model.checkpoint.safetensors import write_safetensors
 from satclip_model.config import (
     ImageHeadConfig,
     LocationEncoderConfig,
@@ -15,9 +18,6 @@ from satclip_model.config import (
     SphericalHarmonicsConfig,
 )
 from satclip_model.errors import CheckpointError
-from satclip_model.loading import load_location_encoder, load_model
-from satclip_model.official_checkpoint import write_official_checkpoint
-from satclip_model.safetensors_checkpoint import write_safetensors
 from satclip_model.satclip import SatCLIP, build_satclip
 from tests.satclip_model.official_files import official_content, siren_weights, write_official
 

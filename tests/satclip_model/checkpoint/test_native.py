@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from satclip_model.checkpoint import read_checkpoint, read_location_encoder, write_checkpoint
+from satclip_model.checkpoint.native import read_checkpoint, read_location_encoder, write_checkpoint
 from satclip_model.config import (
     ImageHeadConfig,
     LocationEncoderConfig,

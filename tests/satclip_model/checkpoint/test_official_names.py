@@ -2,6 +2,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from satclip_model.checkpoint.official_names import (
+    from_official,
+    location_from_official,
+    location_to_official,
+    to_official,
+)
 from satclip_model.config import (
     ImageBackboneConfig,
     ImageHeadConfig,
@@ -16,7 +22,6 @@ from satclip_model.config import (
 )
 from satclip_model.errors import CheckpointError
 from satclip_model.image_encoder import ImageProjection
-from satclip_model.official_names import from_official, location_from_official, location_to_official, to_official
 from satclip_model.satclip import build_satclip
 
 LOCATION = LocationEncoderConfig(

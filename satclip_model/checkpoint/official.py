@@ -9,18 +9,23 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from satclip_model.analytic_harmonics import to_analytic_harmonics
-from satclip_model.checkpoint_file import load_weights, read_archive, require_finite, write_whole
-from satclip_model.config import LocationEncoderConfig, SatCLIPConfig
-from satclip_model.errors import CheckpointError
-from satclip_model.location_encoder import LocationEncoder
-from satclip_model.official_hyper_parameters import (
+from satclip_model.checkpoint.analytic_harmonics import to_analytic_harmonics
+from satclip_model.checkpoint.archive import load_weights, read_archive, require_finite, write_whole
+from satclip_model.checkpoint.official_names import (
+    from_official,
+    location_from_official,
+    location_to_official,
+    to_official,
+)
+from satclip_model.checkpoint.official_settings import (
     config_from_hyper_parameters,
     hyper_parameters_from_config,
     location_config_from_hyper_parameters,
     location_hyper_parameters,
 )
-from satclip_model.official_names import from_official, location_from_official, location_to_official, to_official
+from satclip_model.config import LocationEncoderConfig, SatCLIPConfig
+from satclip_model.errors import CheckpointError
+from satclip_model.location_encoder import LocationEncoder
 from satclip_model.satclip import SatCLIP
 
 RECORD_KEY: Final = "satclip_pipeline"

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from satclip_model.analytic_harmonics import orthonormal_over_analytic, to_analytic_harmonics
+from satclip_model.checkpoint.analytic_harmonics import orthonormal_over_analytic, to_analytic_harmonics
 from satclip_model.config import (
     CoordinatesConfig,
     FCNetConfig,

@@ -3,10 +3,10 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from satclip_model.checkpoint.official_settings import network_config, positional_encoding_config
 from satclip_model.config import PositionalEncodingConfig
 from satclip_model.location_encoder import encode_places
 from satclip_model.location_network import LocationNetwork, build_location_network
-from satclip_model.official_hyper_parameters import network_config, positional_encoding_config
 from satclip_model.positional_encoding import build_positional_encoding
 
 

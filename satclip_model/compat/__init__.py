@@ -18,7 +18,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from satclip_model.compat_location import (
+from satclip_model.checkpoint.loading import load_location_encoder, load_model
+from satclip_model.checkpoint.official import official_parts
+from satclip_model.checkpoint.official_settings import (
+    MODULE_ARGUMENTS,
+    config_from_hyper_parameters,
+)
+from satclip_model.compat.location import (
     LocationEncoder,
     PositionalEncoding,
     build_sized_encoding,
@@ -28,17 +34,11 @@ from satclip_model.compat_location import (
 from satclip_model.config import MoCoConfig, SatCLIPConfig
 from satclip_model.errors import CheckpointError
 from satclip_model.image_encoder import build_image_backbone
-from satclip_model.loading import load_location_encoder, load_model
 from satclip_model.location_network import build_location_network
 from satclip_model.loss import symmetric_cross_entropy
-from satclip_model.official_checkpoint import official_parts
-from satclip_model.official_hyper_parameters import (
-    MODULE_ARGUMENTS,
-    config_from_hyper_parameters,
-)
 
 if TYPE_CHECKING:
-    from satclip_model.compat_training import SatCLIPLightningModule
+    from satclip_model.compat.training import SatCLIPLightningModule
 
 __all__ = [
     "LocationEncoder",
@@ -239,7 +239,7 @@ def get_satclip_loc_encoder(ckpt_path: str | Path, device: str | torch.device) -
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     """Imports Lightning only for the module that needs it."""
     if name == "SatCLIPLightningModule":
-        from satclip_model.compat_training import SatCLIPLightningModule
+        from satclip_model.compat.training import SatCLIPLightningModule
 
         return SatCLIPLightningModule
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

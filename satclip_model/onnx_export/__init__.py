@@ -1,0 +1,1 @@
+"""Location encoders as ONNX, for runtimes without PyTorch."""
