@@ -177,9 +177,11 @@ class SphericalHarmonics(nn.Module):
         lon_deg, lat_deg = lonlat_deg.double().unbind(dim=1)
         cos_polar = self._frame.polar_sign * torch.sin(torch.deg2rad(lat_deg))
         sin_polar = torch.sin(torch.deg2rad(90.0 - lat_deg.abs()))
+        powers = sin_polar[None][: self.num_degrees - 1]
+        while len(powers) < self.num_degrees - 1:
+            powers = torch.cat([powers, powers * powers[-1:]])[: self.num_degrees - 1]
         degrees = torch.arange(1, self.num_degrees, dtype=torch.float64, device=lonlat_deg.device)[:, None]
-        factors = torch.sqrt((2.0 * degrees + 1.0) / (2.0 * degrees)) * sin_polar
-        latitude_part = torch.cumprod(factors, dim=0) * math.sqrt(0.5 / math.pi)
+        latitude_part = _sectoral_norms(degrees) * powers
         if negligible > 0.0:
             latitude_part = nn.functional.threshold(latitude_part, negligible, 0.0)
         angles = degrees * self._azimuth(lon_deg)
@@ -226,6 +228,11 @@ class HarmonicsWriter:
 def function_orders(num_degrees: int) -> Tensor:
     """Order m of every column of the basis, shape (L*L,), int64."""
     return torch.cat([torch.arange(-degree, degree + 1) for degree in range(num_degrees)])
+
+
+def _sectoral_norms(degrees: Float[Tensor, "degree 1"]) -> Float[Tensor, "degree 1"]:
+    """Factors of sin(polar)**l in N_ll for consecutive degrees from 1 on."""
+    return torch.cumprod(torch.sqrt((2.0 * degrees + 1.0) / (2.0 * degrees)), dim=0) * math.sqrt(0.5 / math.pi)
 
 
 def _recurrence_coefficients(degree: int) -> tuple[Tensor, Tensor]:
