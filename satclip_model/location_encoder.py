@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from copy import deepcopy
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,7 +118,7 @@ class LocationEncoder(nn.Module):
                 embeddings = encoder(torch.stack([lon.flatten(), lat.flatten()], dim=1)).view_as(embeddings)
             return _as_array(embeddings, normalize)
 
-    def _for_inference(self, dtype: torch.dtype | None) -> Self:
+    def _for_inference(self, dtype: torch.dtype | None) -> "LocationEncoder":
         wanted = dtype or self.dtype
         if wanted not in {torch.float32, torch.float64}:
             raise ValueError(f"dtype is {wanted}; expected torch.float32 or torch.float64")

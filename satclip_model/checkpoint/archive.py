@@ -121,8 +121,8 @@ def _allowed_globals() -> list[Any]:
     ]
 
 
-def _number(dtype: "np.dtype[Any]", data: bytes) -> float:
+def _number(dtype: "np.dtype[Any]", data: bytes) -> bool | int | float:
     if dtype.kind not in _NUMERIC_KINDS:
         raise pickle.UnpicklingError(f"a scalar of type {dtype}, expected a number")
-    value: float = np.frombuffer(data, dtype, count=1)[0].item()
+    value: bool | int | float = np.frombuffer(data, dtype, count=1)[0].item()
     return value
