@@ -24,6 +24,7 @@ _LIGHTNING_DICTS: Final = (
     "pytorch_lightning.utilities.parsing.AttributeDict",
 )
 _NUMPY_SCALARS: Final = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar")
+_LOCATION_PREFIX: Final = "location_encoder."
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -77,6 +78,15 @@ def require_finite(path: Path, state: Mapping[str, Tensor]) -> None:
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{path}: weight {name} is not finite; the training that made it diverged")
+
+
+def location_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the `LocationEncoder` among those of a `SatCLIP`, under the names they have in it."""
+    return {
+        name.removeprefix(_LOCATION_PREFIX): tensor
+        for name, tensor in state.items()
+        if name.startswith(_LOCATION_PREFIX)
+    }
 
 
 def load_weights(path: Path, module: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -176,15 +176,15 @@ def test_many_points_equal_points_one_by_one() -> None:
         torch.testing.assert_close(basis[row], alone, rtol=0, atol=1e-14)
 
 
-def test_ten_thousand_points_of_forty_degrees_take_under_a_second() -> None:
-    lonlat_deg = torch.tensor(random_lonlat_deg(10_000, seed=4))
+def test_two_thousand_points_of_forty_degrees_take_under_a_fifth_of_a_second() -> None:
+    lonlat_deg = torch.tensor(random_lonlat_deg(2000, seed=4))
     real_spherical_harmonics(lonlat_deg[:100], 40)
     fastest = math.inf
     for _ in range(3):
         started = time.thread_time()
         real_spherical_harmonics(lonlat_deg, 40)
         fastest = min(fastest, time.thread_time() - started)
-    assert fastest < 1.0
+    assert fastest < 0.2
 
 
 @pytest.mark.parametrize(
