@@ -79,7 +79,7 @@ def _embed_table(options: argparse.Namespace) -> int:
 
     settings = _settings(options)
     with open_points(options.points, options.lon_column, options.lat_column) as points:
-        encoder, provenance = open_location_encoder(options.model, settings, options.download)
+        encoder, provenance = open_location_encoder(options.model, options.dtype, options.download)
         embed_table(encoder, points, options.out, settings, provenance)
         print(f"embedded  {points.num_points} points, {encoder.config.embedding_dim} numbers each: {options.out}")
     return 0
@@ -90,7 +90,7 @@ def _embed_grid(options: argparse.Namespace, grid: "GlobalGrid") -> int:
     from pipelines.embeddings.streaming import open_location_encoder
 
     settings = _settings(options)
-    encoder, provenance = open_location_encoder(options.model, settings, options.download)
+    encoder, provenance = open_location_encoder(options.model, options.dtype, options.download)
     embed_grid(encoder, grid, options.out, settings, provenance, options.land_only)
     rows, columns = grid.shape
     print(f"embedded  {rows} x {columns} cells, {encoder.config.embedding_dim} numbers each: {options.out}")
@@ -108,7 +108,7 @@ def _settings(options: argparse.Namespace) -> "EmbeddingOptions":
             raise ConfigurationError(f"--threads is {options.threads}; expected at least 1")
         torch.set_num_threads(options.threads)
         pyarrow.set_cpu_count(options.threads)
-    return EmbeddingOptions(options.dtype, options.store, options.normalize, options.batch_size)
+    return EmbeddingOptions(options.store, options.normalize, options.batch_size)
 
 
 def _requested_grid(options: argparse.Namespace) -> "GlobalGrid | None":
@@ -142,11 +142,11 @@ def _require_writable(path: Path, suffixes: tuple[str, ...]) -> None:
 
 
 def _export_onnx(options: argparse.Namespace) -> int:
-    from pipelines.embeddings.streaming import EmbeddingOptions, open_location_encoder
+    from pipelines.embeddings.streaming import open_location_encoder
     from satclip_model.onnx_export.export import export_onnx
 
     _require_writable(options.out, (".onnx",))
-    encoder, _ = open_location_encoder(options.model, EmbeddingOptions(options.dtype), options.download)
+    encoder, _ = open_location_encoder(options.model, options.dtype, options.download)
     try:
         export_onnx(encoder, options.out)
     except (ValueError, ModuleNotFoundError) as error:

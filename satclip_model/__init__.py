@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from satclip_model.errors import CheckpointError, DivergenceError
     from satclip_model.image_encoder.moco import load_moco_weights
-    from satclip_model.lightning_module import SatCLIPLightningModule
+    from satclip_model.lightning_module import OptimizationSettings, SatCLIPLightningModule
     from satclip_model.location_encoder import LocationEncoder, build_location_encoder
     from satclip_model.loss import contrastive_loss
     from satclip_model.onnx_export.export import export_onnx
@@ -45,14 +45,17 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointError", "CoordinatesConfig", "DivergenceError", "FCNetConfig", "ImageHeadConfig", "LinearConfig",
     "LocationEncoder", "LocationEncoderConfig", "MLPConfig", "MoCoConfig", "ModifiedResNetConfig", "MultiScaleConfig",
-    "RandomFeaturesConfig", "SatCLIP", "SatCLIPConfig", "SatCLIPLightningModule", "SirenConfig",
-    "SphericalHarmonicsConfig", "VisionTransformerConfig", "build_location_encoder", "build_satclip",
+    "OptimizationSettings", "RandomFeaturesConfig", "SatCLIP", "SatCLIPConfig", "SatCLIPLightningModule",
+    "SirenConfig", "SphericalHarmonicsConfig", "VisionTransformerConfig", "build_location_encoder", "build_satclip",
     "contrastive_loss", "export_onnx", "load_location_encoder", "load_moco_weights", "load_model", "write_checkpoint",
     "write_official_checkpoint", "write_safetensors",
 ]  # fmt: skip
 
 _NAMES: Final = {
+    "checkpoint.loading": ("load_location_encoder", "load_model"),
     "checkpoint.native": ("write_checkpoint",),
+    "checkpoint.official": ("write_official_checkpoint",),
+    "checkpoint.safetensors": ("write_safetensors",),
     "config": (
         "CoordinatesConfig", "FCNetConfig", "ImageHeadConfig", "LinearConfig", "LocationEncoderConfig", "MLPConfig",
         "MoCoConfig", "ModifiedResNetConfig", "MultiScaleConfig", "RandomFeaturesConfig", "SatCLIPConfig",
@@ -60,13 +63,10 @@ _NAMES: Final = {
     ),
     "errors": ("CheckpointError", "DivergenceError"),
     "image_encoder.moco": ("load_moco_weights",),
-    "lightning_module": ("SatCLIPLightningModule",),
-    "checkpoint.loading": ("load_location_encoder", "load_model"),
+    "lightning_module": ("OptimizationSettings", "SatCLIPLightningModule"),
     "location_encoder": ("LocationEncoder", "build_location_encoder"),
     "loss": ("contrastive_loss",),
-    "checkpoint.official": ("write_official_checkpoint",),
     "onnx_export.export": ("export_onnx",),
-    "checkpoint.safetensors": ("write_safetensors",),
     "satclip": ("SatCLIP", "build_satclip"),
 }  # fmt: skip
 _MODULES: Final = MappingProxyType({name: module for module, names in _NAMES.items() for name in names})

@@ -1,6 +1,6 @@
 """Settings of the networks; importing them does not import PyTorch."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -64,7 +64,7 @@ class MultiScaleConfig(_Settings):
     max_radius: float = Field(default=360.0, gt=0)
 
     @model_validator(mode="after")
-    def _radii_ascend(self) -> Self:
+    def _radii_ascend(self) -> "MultiScaleConfig":
         if self.min_radius >= self.max_radius:
             raise ValueError(f"min_radius {self.min_radius} must be below max_radius {self.max_radius}")
         return self
@@ -225,7 +225,7 @@ class VisionTransformerConfig(_Settings):
     trainable: bool = True
 
     @model_validator(mode="after")
-    def _image_holds_a_token(self) -> Self:
+    def _image_holds_a_token(self) -> "VisionTransformerConfig":
         if self.image_size < self.patch_size:
             raise ValueError(f"image_size {self.image_size} must be at least patch_size {self.patch_size}")
         return self
@@ -301,7 +301,7 @@ class SatCLIPConfig(_Settings):
     min_temperature: float = Field(default=0.01, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _identity_head_fits(self) -> Self:
+    def _identity_head_fits(self) -> "SatCLIPConfig":
         if self.image_head.kind == "identity" and self.image_backbone.feature_dim != self.location.embedding_dim:
             raise ValueError(
                 f"image_head is the identity, but the image backbone gives {self.image_backbone.feature_dim} features "

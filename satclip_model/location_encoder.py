@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from copy import deepcopy
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch.nn import functional
 from satclip_model.config import LocationEncoderConfig
 from satclip_model.location_network import LocationNetwork, build_location_network
 from satclip_model.positional_encoding import build_positional_encoding
-from satclip_model.positional_encoding.lonlat import validate_lonlat_deg
+from satclip_model.positional_encoding.lonlat import validate_axes_deg, validate_lonlat_deg
 from satclip_model.positional_encoding.spherical_harmonics import SphericalHarmonics
 from satclip_model.separable_grid import encode_separable_grid
 
@@ -58,7 +58,7 @@ class LocationEncoder(nn.Module):
             lonlat_deg: Longitude and latitude in degrees, longitude first; float64 keeps places exact.
 
         Raises:
-            ValueError: A latitude outside [-90, 90] or a coordinate that is not finite.
+            ValueError: Another shape, a latitude outside [-90, 90] or a coordinate that is not finite.
         """
         return encode_places(self.positional_encoding, self.location_network, lonlat_deg)
 
@@ -73,7 +73,7 @@ class LocationEncoder(nn.Module):
             normalize: Whether to scale embeddings to unit length.
 
         Raises:
-            ValueError: Another shape, a latitude outside [-90, 90] or a coordinate that is not finite.
+            ValueError: Another shape or dtype, a latitude outside [-90, 90] or a coordinate that is not finite.
         """
         encoder = self._for_inference(dtype)
         places = torch.as_tensor(np.array(lonlat_deg, dtype=np.float64), device=encoder.device)
@@ -95,30 +95,25 @@ class LocationEncoder(nn.Module):
             normalize: Whether to scale embeddings to unit length.
 
         Raises:
-            ValueError: Another shape, a latitude outside [-90, 90] or a coordinate that is not finite.
+            ValueError: Another shape or dtype, a latitude outside [-90, 90] or a coordinate that is not finite.
         """
         encoder = self._for_inference(dtype)
         columns, rows = (
             torch.as_tensor(np.array(each, dtype=np.float64), device=encoder.device) for each in (lon_deg, lat_deg)
         )
-        if columns.ndim != 1 or rows.ndim != 1:
-            raise ValueError(
-                f"lon_deg has shape {tuple(columns.shape)} and lat_deg {tuple(rows.shape)}; expected one axis each"
-            )
+        validate_axes_deg(columns, rows)
         with torch.inference_mode():
             encoding = encoder.positional_encoding
             shape = len(rows), len(columns), self.config.embedding_dim
             embeddings = torch.empty(shape, dtype=encoder.dtype, device=encoder.device)
             if isinstance(encoding, SphericalHarmonics):
-                validate_lonlat_deg(torch.stack([torch.zeros_like(rows), rows], dim=1))
-                validate_lonlat_deg(torch.stack([columns, torch.zeros_like(columns)], dim=1))
                 encode_separable_grid(encoding, encoder.location_network, columns, rows, embeddings)
             else:
                 lat, lon = torch.meshgrid(rows, columns, indexing="ij")
                 embeddings = encoder(torch.stack([lon.flatten(), lat.flatten()], dim=1)).view_as(embeddings)
             return _as_array(embeddings, normalize)
 
-    def _for_inference(self, dtype: torch.dtype | None) -> Self:
+    def _for_inference(self, dtype: torch.dtype | None) -> "LocationEncoder":
         wanted = dtype or self.dtype
         if wanted not in {torch.float32, torch.float64}:
             raise ValueError(f"dtype is {wanted}; expected torch.float32 or torch.float64")
@@ -138,7 +133,7 @@ def encode_places(
         lonlat_deg: Longitude and latitude in degrees, longitude first.
 
     Raises:
-        ValueError: A latitude outside [-90, 90] or a coordinate that is not finite.
+        ValueError: Another shape, a latitude outside [-90, 90] or a coordinate that is not finite.
     """
     weight = next(network.parameters())
     if torch.is_grad_enabled() or torch.compiler.is_compiling():

@@ -53,7 +53,7 @@ def affine(
     """Scale (W x + b), without gradients written to ``out`` or in the memory order of ``x``."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         if bias is None:
-            return functional.linear(x, weight)
+            return scale * functional.linear(x, weight)
         return torch.addmm(bias, x, weight.T, beta=scale, alpha=scale)
     if out is None:
         shape = len(x), len(weight)

@@ -1,6 +1,7 @@
 """The two towers: images and locations in one embedding space."""
 
 import math
+from typing import Final
 
 import torch
 from jaxtyping import Float
@@ -11,9 +12,8 @@ from satclip_model.config import SatCLIPConfig
 from satclip_model.image_encoder import build_image_backbone, build_image_head
 from satclip_model.location_encoder import LocationEncoder
 
-__all__ = ["SatCLIP", "SatCLIPConfig", "build_satclip"]
-
-_INITIAL_TEMPERATURE = 0.07
+INITIAL_TEMPERATURE: Final = 0.07
+"""That of CLIP and of SatCLIP."""
 
 
 class SatCLIP(nn.Module):
@@ -32,7 +32,7 @@ class SatCLIP(nn.Module):
             config.image_head, config.image_backbone.feature_dim, config.embedding_dim
         )
         self.location_encoder = LocationEncoder(config.location)
-        self.logit_scale = nn.Parameter(torch.tensor(-math.log(_INITIAL_TEMPERATURE)))
+        self.logit_scale = nn.Parameter(torch.tensor(-math.log(INITIAL_TEMPERATURE)))
 
     @property
     def clamped_logit_scale(self) -> Tensor:

@@ -50,15 +50,15 @@ def encode_separable_grid(
 
 def _parts_by_order(
     num_degrees: int, weight: Float[Tensor, "hidden basis"], legendre: Float[Tensor, "basis row"]
-) -> list[tuple[Float[Tensor, "row degree"], Float[Tensor, "degree hidden"]]]:
-    """Legendre functions and weights of each order m = -(L-1) .. L-1."""
+) -> list[tuple[Float[Tensor, "row _"], Float[Tensor, "_ hidden"]]]:
+    """Legendre functions (row, degree) and weights (degree, hidden) of each order m = -(L-1) .. L-1."""
     orders = function_orders(num_degrees).to(weight.device)
     functions = [(orders == order).nonzero()[:, 0] for order in range(1 - num_degrees, num_degrees)]
     return [(legendre[each].T.contiguous(), weight[:, each].T.contiguous()) for each in functions]
 
 
 def _latitude_part(
-    parts: list[tuple[Float[Tensor, "row degree"], Float[Tensor, "degree hidden"]]], rows: slice
-) -> Float[Tensor, "row order hidden"]:
+    parts: list[tuple[Float[Tensor, "row _"], Float[Tensor, "_ hidden"]]], rows: slice
+) -> Float[Tensor, "chosen_row order hidden"]:
     """A_mk(lat) of some latitudes for order m = -(L-1) .. L-1."""
     return torch.stack([legendre[rows] @ weight for legendre, weight in parts], dim=1)

@@ -43,7 +43,8 @@ class LocationEmbeddings:
     Attributes:
         points: Columns ``lon``, ``lat`` (degrees, WGS 84) and whatever the points carried; one row per point.
         embeddings: float32, shape (n, embedding_dim), rows in the order of ``points``.
-        provenance: What made them: at least ``checkpoint_sha256``, ``dataset_version`` and ``package_versions``.
+        provenance: What made them: at least ``checkpoint_sha256`` and ``package_versions``; ``dataset_version`` too in
+            files of :func:`write_embeddings`.
     """
 
     points: pd.DataFrame
@@ -135,7 +136,7 @@ def read_embeddings(path: Path, expect_checkpoint_sha256: str | None = None) -> 
     """Embeddings, their points and what made them.
 
     Args:
-        path: A file of :func:`write_embeddings`.
+        path: A file of :func:`write_embeddings` or of ``satclip embed``.
         expect_checkpoint_sha256: SHA-256 of the checkpoint at hand; None takes any.
 
     Raises:

@@ -72,8 +72,12 @@ class GlobalGrid:
 
     def lonlat_deg(self) -> NDArray[np.float64]:
         """Cell centers, shape (rows * columns, 2), row by row."""
-        lat_deg, lon_deg = np.meshgrid(self.lat_deg, self.lon_deg, indexing="ij")
-        return np.column_stack([lon_deg.ravel(), lat_deg.ravel()])
+        return self.lonlat_deg_of_rows(self.lat_deg)
+
+    def lonlat_deg_of_rows(self, lat_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Cell centers of the rows at some latitudes, shape (len(lat_deg) * columns, 2), row by row."""
+        lat, lon = np.meshgrid(lat_deg, self.lon_deg, indexing="ij")
+        return np.column_stack([lon.ravel(), lat.ravel()])
 
     def row_col(self, lonlat_deg: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Row and column of the cell each place lies in; longitude 180 is the first column.
@@ -104,7 +108,7 @@ def land_grid(
     is_land: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
     lat_bounds_deg: tuple[float, float] = (-90.0, 90.0),
 ) -> NDArray[np.float64]:
-    """Centres of the grid's cells that lie on land, from north to south and west to east.
+    """Centers of the grid's cells that lie on land, from north to south and west to east.
 
     Args:
         resolution_deg: Cell size in degrees; 180 divided by it must be whole.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipelines.embeddings.embedding_file import EmbeddingFileContent, writing_embeddings
 from pipelines.embeddings.embedding_grid import EmbeddingGridContent, writing_embedding_grid
 from pipelines.embeddings.grid import GlobalGrid
-from pipelines.embeddings.streaming import EmbeddingOptions, as_stored
+from pipelines.embeddings.streaming import EmbeddingOptions, as_stored, computation_record
 from pipelines.errors import ConfigurationError
 from pipelines.progress import Progress
 from pipelines.sampling.land import is_land
@@ -42,7 +42,8 @@ def embed_grid(
         path: To write, whole or not at all: a folder if it ends in ``.zarr``, with dimensions lat, lon and embedding;
             else a GeoParquet file of points.
         options: Storage, length and batches; a batch is at least one row of the grid.
-        provenance: What `pipelines.embeddings.streaming.open_location_encoder` says.
+        provenance: What `pipelines.embeddings.streaming.open_location_encoder` says; how the embeddings were computed
+            is added.
         land_only: Whether cells whose center is not on land are left out (Parquet) or NaN (Zarr).
 
     Raises:
@@ -52,6 +53,7 @@ def embed_grid(
     rows = _GridRows(grid, max(1, options.points_per_batch(encoder) // grid.shape[1]), land_only, encoder, options)
     recorded = {
         **provenance,
+        **computation_record(encoder, options),
         "resolution_deg": grid.resolution_deg,
         "lat_bounds_deg": list(grid.lat_bounds_deg),
         "land_only": land_only,
@@ -77,20 +79,15 @@ class _GridRows:
         for start in range(0, self.grid.shape[0], self.rows_per_block):
             lat_deg = self.grid.lat_deg[start : start + self.rows_per_block]
             if self.land_only:
-                yield lat_deg, is_land(self.lonlat_deg(lat_deg))
+                yield lat_deg, is_land(self.grid.lonlat_deg_of_rows(lat_deg))
             else:
                 yield lat_deg, np.ones(len(lat_deg) * self.grid.shape[1], dtype=np.bool_)
-
-    def lonlat_deg(self, lat_deg: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Centers of the cells of rows, row by row."""
-        lat, lon = np.meshgrid(lat_deg, self.grid.lon_deg, indexing="ij")
-        return np.column_stack([lon.ravel(), lat.ravel()])
 
     def encode(self, lat_deg: NDArray[np.float64], wanted: NDArray[np.bool_]) -> NDArray[np.floating[Any]]:
         """Embeddings of the wanted cells, as they are stored."""
         normalize = self.options.normalize
         if wanted.mean() < MIN_SHARE_OF_GRID:
-            embeddings = self.encoder.encode(self.lonlat_deg(lat_deg)[wanted], normalize=normalize)
+            embeddings = self.encoder.encode(self.grid.lonlat_deg_of_rows(lat_deg)[wanted], normalize=normalize)
         else:
             grid = self.encoder.encode_grid(self.grid.lon_deg, lat_deg, normalize=normalize)
             embeddings = grid.reshape(len(wanted), -1)
@@ -102,7 +99,7 @@ class _GridRows:
         num_points, lowest, highest = 0, np.full(2, np.inf), np.full(2, -np.inf)
         for lat_deg, wanted in self.blocks():
             if wanted.any():
-                places = self.lonlat_deg(lat_deg)[wanted]
+                places = self.grid.lonlat_deg_of_rows(lat_deg)[wanted]
                 num_points += len(places)
                 lowest, highest = np.minimum(lowest, places.min(axis=0)), np.maximum(highest, places.max(axis=0))
         if num_points == 0:
@@ -121,7 +118,7 @@ def _write_parquet(rows: _GridRows, path: Path, provenance: Mapping[str, Any]) -
     with writing_embeddings(path, content, provenance) as write:
         for lat_deg, wanted in rows.blocks():
             if wanted.any():
-                write(rows.lonlat_deg(lat_deg)[wanted], pa.table({}), rows.encode(lat_deg, wanted))
+                write(rows.grid.lonlat_deg_of_rows(lat_deg)[wanted], pa.table({}), rows.encode(lat_deg, wanted))
                 progress.advance(int(wanted.sum()))
 
 

@@ -15,26 +15,28 @@ from pipelines.embeddings.table_stream import PointStream
 from pipelines.errors import ArtefactError, ConfigurationError
 from pipelines.progress import Progress
 from pipelines.provenance import file_sha256
+from satclip_model.checkpoint.loading import load_location_encoder
 from satclip_model.errors import CheckpointError
+from satclip_model.hub import resolve
 from satclip_model.location_encoder import LocationEncoder
 
 logger = logging.getLogger(__name__)
 
 BATCH_BYTES: Final = 64 << 20
 
+FloatType = Literal["float32", "float64"]
+
 
 @dataclass(frozen=True)
 class EmbeddingOptions:
-    """How embeddings are computed and stored.
+    """How embeddings are scaled, stored and batched.
 
     Attributes:
-        dtype: Type to compute in; None takes that of the checkpoint's weights.
         store: Type to store.
         normalize: Whether to scale embeddings to unit length; the encoder itself, like the original, does not.
         batch_size: Places computed and written at a time; None takes 64 MB of embeddings.
     """
 
-    dtype: Literal["float32", "float64"] | None = None
     store: Literal["float32", "float16"] = "float32"
     normalize: bool = False
     batch_size: int | None = None
@@ -49,31 +51,34 @@ class EmbeddingOptions:
 
 
 def open_location_encoder(
-    source: str, options: EmbeddingOptions, download: bool = False
+    source: str, dtype: FloatType | None = None, download: bool = False
 ) -> tuple[LocationEncoder, dict[str, Any]]:
     """A location encoder of any checkpoint, and what a file of its embeddings says of where they come from.
 
     Args:
         source: As for `satclip_model.checkpoint.loading.load_location_encoder`.
-        options: Their type to compute in is given to the weights.
+        dtype: Type that the weights are given; None leaves theirs.
         download: Whether a file of the Hugging Face Hub that is not in the local cache may be fetched.
 
     Raises:
         ArtefactError: The checkpoint cannot be had or read.
     """
-    from satclip_model.checkpoint.loading import load_location_encoder
-    from satclip_model.hub import resolve
-
     try:
         path = resolve(source, download=download)
         encoder = load_location_encoder(path)
     except CheckpointError as error:
         raise ArtefactError(str(error)) from error
-    if options.dtype is not None:
-        encoder = encoder.to(getattr(torch, options.dtype))
+    if dtype is not None:
+        encoder = encoder.to(getattr(torch, dtype))
     return encoder.eval(), {
         "checkpoint": path.name if Path(source).exists() else source,
         "checkpoint_sha256": file_sha256(path),
+    }
+
+
+def computation_record(encoder: LocationEncoder, options: EmbeddingOptions) -> dict[str, Any]:
+    """What a file of embeddings says of how they were computed and stored."""
+    return {
         "location_encoder": encoder.config.model_dump(mode="json"),
         "computed_in": str(encoder.dtype).removeprefix("torch."),
         "stored_as": options.store,
@@ -95,7 +100,7 @@ def embed_table(
         points: Checked points.
         path: File to write; it appears whole or not at all.
         options: Storage, length and batches.
-        provenance: What `open_location_encoder` says.
+        provenance: What `open_location_encoder` says; how the embeddings were computed is added.
 
     Raises:
         ConfigurationError: A column has a name that the file needs, or a number is too large for the stored type.
@@ -106,8 +111,9 @@ def embed_table(
         )
     except ValueError as error:
         raise ConfigurationError(f"{points.source}: {error}") from error
+    recorded = {**provenance, **computation_record(encoder, options), "points": points.source}
     progress = Progress(logger, "embeddings", points.num_points, "points")
-    with writing_embeddings(path, content, {**provenance, "points": points.source}) as write:
+    with writing_embeddings(path, content, recorded) as write:
         for lonlat_deg, others in points.batches(options.points_per_batch(encoder)):
             embeddings = encoder.encode(lonlat_deg, normalize=options.normalize)
             write(lonlat_deg, others, as_stored(embeddings, options))

@@ -140,19 +140,20 @@ class _GeoParquetFile(_ParquetFile):
 
 def lonlat_series(
     table: pa.Table, source: str, lonlat_columns: tuple[str, str]
-) -> tuple["pd.Series[Any]", "pd.Series[Any]", tuple[str, str]]:
-    """Longitudes and latitudes of a table of a `TableFile`, and what to call them in a message.
+) -> tuple["pd.Series[Any]", "pd.Series[Any]"]:
+    """Longitudes and latitudes of a table of a `TableFile`, from its geometry if it was asked for.
 
     Raises:
         TableError: The geometry has no reference system or is no points.
     """
     if _GEOMETRY not in table.column_names:
         lon_deg, lat_deg = (_numbers(table.column(name)) for name in lonlat_columns)
-        return lon_deg, lat_deg, lonlat_columns
+        return lon_deg, lat_deg
     crs = json.loads(table.schema.metadata[_CRS_KEY])
     geometry = geopandas.GeoSeries(shapely.from_wkb(table.column(_GEOMETRY).to_numpy()))
     frame = geopandas.GeoDataFrame(geometry=geometry if crs is None else geometry.set_crs(pyproj.CRS(crs)))
-    return coordinate_series(frame, source, *GEOMETRY_NAMES)
+    lon_deg, lat_deg, _ = coordinate_series(frame, source, *GEOMETRY_NAMES)
+    return lon_deg, lat_deg
 
 
 def _numbers(column: pa.ChunkedArray) -> "pd.Series[Any]":

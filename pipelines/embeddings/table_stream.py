@@ -47,7 +47,7 @@ class PointStream:
         wanted = [*(self._lonlat_columns or ()), *self.others.names]
         tables = self._file.tables(wanted, with_geometry=self._lonlat_columns is None)
         for table in _regrouped(tables, num_rows):
-            lon_deg, lat_deg, _ = lonlat_series(table, self.source, names)
+            lon_deg, lat_deg = lonlat_series(table, self.source, names)
             yield CoordinateColumns(self.source, names).add(lon_deg, lat_deg), _typed(table, self.others)
 
 
@@ -90,7 +90,7 @@ def _survey(path: Path, source: str, lonlat_columns: tuple[str, str]) -> PointSt
     types = {name: _ColumnType() for name in others} if file.schema is None else {}
     coordinates = CoordinateColumns(source, named or GEOMETRY_NAMES)
     for table in file.tables([*(named or ()), *types], with_geometry=named is None):
-        coordinates.add(*lonlat_series(table, source, named or GEOMETRY_NAMES)[:2])
+        coordinates.add(*lonlat_series(table, source, named or GEOMETRY_NAMES))
         for name, column_type in types.items():
             column_type.narrow(table.column(name))
     coordinates.require_valid()

@@ -24,6 +24,7 @@ _LIGHTNING_DICTS: Final = (
     "pytorch_lightning.utilities.parsing.AttributeDict",
 )
 _NUMPY_SCALARS: Final = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar")
+_LOCATION_PREFIX: Final = "location_encoder."
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -79,6 +80,15 @@ def require_finite(path: Path, state: Mapping[str, Tensor]) -> None:
             raise CheckpointError(f"{path}: weight {name} is not finite; the training that made it diverged")
 
 
+def location_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the `LocationEncoder` among those of a `SatCLIP`, under the names they have in it."""
+    return {
+        name.removeprefix(_LOCATION_PREFIX): tensor
+        for name, tensor in state.items()
+        if name.startswith(_LOCATION_PREFIX)
+    }
+
+
 def load_weights(path: Path, module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copies weights into a module, which takes on their types.
 
@@ -121,8 +131,8 @@ def _allowed_globals() -> list[Any]:
     ]
 
 
-def _number(dtype: "np.dtype[Any]", data: bytes) -> float:
+def _number(dtype: "np.dtype[Any]", data: bytes) -> bool | int | float:
     if dtype.kind not in _NUMERIC_KINDS:
         raise pickle.UnpicklingError(f"a scalar of type {dtype}, expected a number")
-    value: float = np.frombuffer(data, dtype, count=1)[0].item()
+    value: bool | int | float = np.frombuffer(data, dtype, count=1)[0].item()
     return value

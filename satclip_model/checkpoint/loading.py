@@ -69,6 +69,7 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _is_official(path: Path, content: object) -> bool:
+    """Whether the content is of the original's format rather than ours; CheckpointError if of neither."""
     keys = content.keys() if isinstance(content, Mapping) else set()
     if keys & _LIGHTNING_KEYS:
         return True

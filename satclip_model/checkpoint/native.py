@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from satclip_model.checkpoint.archive import load_weights, read_archive, require_finite, write_whole
+from satclip_model.checkpoint.archive import load_weights, location_weights, read_archive, require_finite, write_whole
 from satclip_model.config import SatCLIPConfig
 from satclip_model.errors import CheckpointError
 from satclip_model.location_encoder import LocationEncoder
@@ -17,7 +17,6 @@ from satclip_model.satclip import SatCLIP
 
 FORMAT: Final = "satclip-two-towers"
 FORMAT_VERSION: Final = 2
-_LOCATION_PREFIX = "location_encoder."
 
 
 def write_checkpoint(path: Path, model: SatCLIP, record: Mapping[str, Any]) -> None:
@@ -84,12 +83,7 @@ def location_encoder_from_content(path: Path, content: object) -> tuple[Location
     """
     config, record, state = _parse(path, content)
     encoder = LocationEncoder(config.location)
-    of_encoder = {
-        name.removeprefix(_LOCATION_PREFIX): tensor
-        for name, tensor in state.items()
-        if name.startswith(_LOCATION_PREFIX)
-    }
-    load_weights(path, encoder, of_encoder)
+    load_weights(path, encoder, location_weights(state))
     return encoder.eval(), record
 
 
@@ -98,14 +92,17 @@ def _parse(path: Path, content: object) -> tuple[SatCLIPConfig, dict[str, Any], 
     version = content.get("format_version") if isinstance(content, dict) else None
     if not isinstance(content, dict) or found != FORMAT or version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: format is {found!r} version {version!r}; expected {FORMAT!r} version {FORMAT_VERSION}"
+            f"{path}: format is {found!r} version {version!r}; expected {FORMAT!r} version {FORMAT_VERSION}, of "
+            "write_checkpoint; train the model again, or read files of other formats with load_model"
         )
     try:
         config = SatCLIPConfig.model_validate_json(content["config"])
         record = json.loads(content["record"])
         state = dict(content["state_dict"])
     except (KeyError, TypeError, ValueError, ValidationError) as error:
-        raise CheckpointError(f"{path}: the part 'config', 'record' or 'state_dict' is not valid: {error}") from error
+        raise CheckpointError(
+            f"{path}: the part 'config', 'record' or 'state_dict' is not valid: {error}; train the model again"
+        ) from error
     if not isinstance(record, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise CheckpointError(f"{path}: expected a record of names and a state_dict of tensors; train it again")
     require_finite(path, state)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from satclip_model.checkpoint.analytic_harmonics import to_analytic_harmonics
-from satclip_model.checkpoint.archive import load_weights, read_archive, require_finite, write_whole
+from satclip_model.checkpoint.archive import load_weights, location_weights, read_archive, require_finite, write_whole
 from satclip_model.checkpoint.official_names import (
     from_official,
     location_from_official,
@@ -146,12 +146,7 @@ def official_parts(
     if isinstance(model, LocationEncoder):
         location, state = to_analytic_harmonics(model.config, state)
         return location, location_hyper_parameters(location), location_to_official(state)
-    of_location = {
-        name.removeprefix(_LOCATION_PREFIX): tensor
-        for name, tensor in state.items()
-        if name.startswith(_LOCATION_PREFIX)
-    }
-    location, of_location = to_analytic_harmonics(model.config.location, of_location)
+    location, of_location = to_analytic_harmonics(model.config.location, location_weights(state))
     state |= {f"{_LOCATION_PREFIX}{name}": tensor for name, tensor in of_location.items()}
     config = model.config.model_copy(update={"location": location})
     return config, hyper_parameters_from_config(config), _single_precision_images(to_official(config, state))

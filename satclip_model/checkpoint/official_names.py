@@ -13,6 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from satclip_model.checkpoint.archive import location_weights
 from satclip_model.config import MoCoConfig, ModifiedResNetConfig, SatCLIPConfig, VisionTransformerConfig
 from satclip_model.errors import CheckpointError
 
@@ -88,8 +89,7 @@ def to_official(config: SatCLIPConfig, state: Mapping[str, Tensor]) -> dict[str,
         weight, bias = _fold_standardisation(state)
         official[f"{_OFFICIAL_VISUAL}{_head_name(config.image_backbone)}weight"] = weight
         official[f"{_OFFICIAL_VISUAL}{_head_name(config.image_backbone)}bias"] = bias
-    location = {name.removeprefix(_LOCATION): tensor for name, tensor in state.items() if name.startswith(_LOCATION)}
-    return official | location_to_official(location)
+    return official | location_to_official(location_weights(state))
 
 
 def location_from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

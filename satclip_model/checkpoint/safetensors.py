@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from satclip_model.checkpoint.archive import load_weights, require_finite, write_whole
+from satclip_model.checkpoint.archive import load_weights, location_weights, require_finite, write_whole
 from satclip_model.config import LocationEncoderConfig, SatCLIPConfig
 from satclip_model.errors import CheckpointError
 from satclip_model.location_encoder import LocationEncoder
@@ -20,7 +20,6 @@ from satclip_model.satclip import SatCLIP
 CONFIG_NAME: Final = "config.json"
 FORMAT: Final = "satclip-safetensors"
 FORMAT_VERSION: Final = 1
-_LOCATION_PREFIX: Final = "location_encoder."
 
 
 def write_safetensors(path: Path, model: SatCLIP | LocationEncoder, record: Mapping[str, Any] | None = None) -> None:
@@ -78,11 +77,7 @@ def read_safetensors_location_encoder(path: Path) -> tuple[LocationEncoder, dict
     description, state = _read(path)
     if description["towers"] == "both":
         config = _config(path, SatCLIPConfig, description["config"]).location
-        state = {
-            name.removeprefix(_LOCATION_PREFIX): tensor
-            for name, tensor in state.items()
-            if name.startswith(_LOCATION_PREFIX)
-        }
+        state = location_weights(state)
     else:
         config = _config(path, LocationEncoderConfig, description["config"])
     encoder = LocationEncoder(config)

@@ -1,8 +1,9 @@
 """The original's names with the original's signatures, over this package's modules.
 
 Code written for microsoft/satclip runs with ``from satclip_model.compat import *`` in place of its imports of
-``model``, ``location_encoder``, ``load``, ``load_lightweight``, ``loss`` and ``main``. Weights have the original's
-names, so that its checkpoints load with ``load_state_dict``, and ours load in it.
+``model``, ``location_encoder``, ``load``, ``load_lightweight``, ``loss`` and ``main``; as from the original, ``torch``
+comes with it. Weights have the original's names, so that its checkpoints load with ``load_state_dict``, and ours load
+in it.
 
 Unlike the original, a ``moco_*`` image tower starts with random weights, and nothing is downloaded; the harmonics are
 exact at the poles; the file of a checkpoint is never unpickled blindly. As in the original, sine layers have a dropout
@@ -36,6 +37,7 @@ from satclip_model.errors import CheckpointError
 from satclip_model.image_encoder import build_image_backbone
 from satclip_model.location_network import build_location_network
 from satclip_model.loss import symmetric_cross_entropy
+from satclip_model.satclip import INITIAL_TEMPERATURE
 
 if TYPE_CHECKING:
     from satclip_model.compat.training import SatCLIPLightningModule
@@ -53,7 +55,6 @@ __all__ = [
     "torch",
 ]
 
-_INITIAL_TEMPERATURE: Final = 0.07
 _TRAINING_ARGUMENTS: Final = {"learning_rate", "weight_decay"}
 _MODEL_PREFIX: Final = "model."
 
@@ -136,7 +137,7 @@ class SatCLIP(nn.Module):
             config.location.network, in_dim=encoding.encoding_dim, out_dim=embed_dim
         ).double()
         self.location = LocationEncoder(self.posenc, self.nnet)
-        self.logit_scale = nn.Parameter(torch.tensor(-math.log(_INITIAL_TEMPERATURE)))
+        self.logit_scale = nn.Parameter(torch.tensor(-math.log(INITIAL_TEMPERATURE)))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -232,8 +233,8 @@ def get_satclip_loc_encoder(ckpt_path: str | Path, device: str | torch.device) -
     """
     encoder = load_location_encoder(ckpt_path)
     dim = encoder.config.positional_encoding.encoding_dim
-    ours = LocationEncoder(PositionalEncoding(encoder.positional_encoding, dim), encoder.location_network)
-    return ours.double().to(device).eval()
+    posenc = PositionalEncoding(encoder.positional_encoding, dim)
+    return LocationEncoder(posenc, encoder.location_network).double().to(device).eval()
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

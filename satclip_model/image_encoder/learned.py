@@ -1,5 +1,7 @@
 """What the image backbones with learned weights have in common."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from satclip_model.image_encoder.fingerprint import fingerprint_weights
 from satclip_model.image_encoder.image_input import match_channels
 
 
-class LearnedImageBackbone[ConfigT: (MoCoConfig, VisionTransformerConfig, ModifiedResNetConfig)](nn.Module):
+class LearnedImageBackbone[ConfigT: (MoCoConfig, VisionTransformerConfig, ModifiedResNetConfig)](nn.Module, ABC):
     """An image network that is trained, or kept as it is where its settings say so.
 
     Frozen, its parameters need no gradient, its features carry none, and ``train()`` leaves it in evaluation mode, so
@@ -43,9 +45,9 @@ class LearnedImageBackbone[ConfigT: (MoCoConfig, VisionTransformerConfig, Modifi
             self.requires_grad_(False)
             self.train(False)
 
+    @abstractmethod
     def encode(self, reflectance: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch feature"]:
         """Features of images that have the channels and the type of the weights."""
-        raise NotImplementedError
 
     def forward(self, reflectance: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch feature"]:
         """Features of images, in the type of the weights.

@@ -11,13 +11,10 @@ from satclip_model.onnx_export.graph import OnnxGraph
 from satclip_model.positional_encoding.coordinates import Cartesian3D, Direct, Wrap
 from satclip_model.positional_encoding.sphere_grid import SphereGrid
 from satclip_model.positional_encoding.spherical_harmonics import SphericalHarmonics
-from satclip_model.positional_encoding.theory import Theory
+from satclip_model.positional_encoding.theory import DIRECTIONS, Theory
 
 _RADIANS: Final = math.pi / 180.0
 _QUARTER_TURN: Final = math.pi / 2.0
-
-_DIRECTIONS: Final = tuple((math.cos(turn), math.sin(turn)) for turn in (0.0, math.tau / 3, -math.tau / 3))
-"""Of the encoding theory."""
 
 Wave = tuple[float, float, float]
 """Factors of longitude and latitude in degrees, and a phase: the sine of their sum."""
@@ -65,7 +62,7 @@ def _waves(encoding: nn.Module) -> list[tuple[Wave, Wave]]:
         return [
             ((frequency * x, frequency * y, phase), _ONE)
             for frequency in encoding.frequencies.tolist()
-            for x, y in _DIRECTIONS
+            for x, y in DIRECTIONS
             for phase in (0.0, _QUARTER_TURN)
         ]
     if isinstance(encoding, SphereGrid):
@@ -104,7 +101,7 @@ def _axis_waves(frequency: float) -> tuple[tuple[Wave, Wave], tuple[Wave, Wave]]
 
 def _harmonics_nodes(graph: OnnxGraph, encoding: SphericalHarmonics, lonlat_deg: str) -> str:
     """Spherical harmonics as the product of a Legendre and a Fourier part, both gathered into the order of columns."""
-    num_degrees, convention = encoding.num_degrees, encoding.convention
+    num_degrees, frame = encoding.num_degrees, encoding.frame
     degree = np.repeat(np.arange(num_degrees), 2 * np.arange(num_degrees) + 1)
     order = np.arange(num_degrees**2) - degree * (degree + 1)
     lon_deg, lat_deg = (graph.add("Gather", lonlat_deg, graph.constant(axis), axis=1) for axis in (0, 1))
@@ -113,18 +110,17 @@ def _harmonics_nodes(graph: OnnxGraph, encoding: SphericalHarmonics, lonlat_deg:
     sin_lat = graph.add("Sin", graph.add("Mul", lat_deg, to_radians))
     colatitude_deg = graph.add("Sub", graph.constant(90.0), graph.add("Abs", lat_deg))
     cos_lat = graph.add("Sin", graph.add("Mul", colatitude_deg, to_radians))
-    cos_polar = sin_lat if convention == "orthonormal" else graph.add("Neg", sin_lat)
+    cos_polar = sin_lat if frame.polar_sign > 0 else graph.add("Neg", sin_lat)
     legendre = graph.add(
         "Reshape", _legendre_nodes(graph, num_degrees, cos_polar, cos_lat), graph.constant([num_degrees**2, -1])
     )
 
-    turned_deg = graph.add("Add", lon_deg, graph.constant(180.0)) if convention == "analytic" else lon_deg
+    turned_deg = graph.add("Add", lon_deg, graph.constant(frame.azimuth_offset_deg))
     azimuth = graph.add("Mul", graph.add("Mod", turned_deg, graph.constant(360.0), fmod=1), to_radians)
     angles = graph.add("Mul", azimuth, graph.constant(np.arange(num_degrees, dtype=np.float64)[:, None]))
     fourier = graph.add("Concat", graph.add("Sin", angles), graph.add("Cos", angles), axis=0)
 
-    zonal = math.pi if convention == "analytic" else 1.0
-    scale = np.where(order == 0, zonal, math.sqrt(2.0))[:, None]
+    scale = np.where(order == 0, frame.zonal_factor, math.sqrt(2.0))[:, None]
     scaled = graph.add(
         "Mul",
         graph.add("Gather", legendre, graph.constant(degree * num_degrees + np.abs(order)), axis=0),

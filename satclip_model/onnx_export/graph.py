@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class OnnxGraph:
         self.nodes.append(node)
         return names[-1]
 
-    def constant(self, values: ArrayLike) -> str:
+    def constant(self, values: NDArray[Any] | list[int] | int | float) -> str:
         """Adds a constant in the type that numpy gives it; returns its name."""
         import onnx
 

@@ -25,6 +25,25 @@ def validate_lonlat_deg(lonlat_deg: Tensor) -> None:
         )
 
 
+def validate_axes_deg(lon_deg: Tensor, lat_deg: Tensor) -> None:
+    """Raises ValueError unless both are one axis, finite, and latitudes lie in [-90, 90]."""
+    if lon_deg.ndim != 1 or lat_deg.ndim != 1:
+        raise ValueError(
+            f"lon_deg has shape {tuple(lon_deg.shape)} and lat_deg {tuple(lat_deg.shape)}; expected one axis each"
+        )
+    for name, axis_deg in (("lon_deg", lon_deg), ("lat_deg", lat_deg)):
+        not_finite = (~torch.isfinite(axis_deg)).nonzero()
+        if len(not_finite):
+            raise ValueError(f"{name}: number {int(not_finite[0])} is not finite; coordinates must be finite")
+    beyond = (lat_deg.abs() > 90.0).nonzero()
+    if len(beyond):
+        index = int(beyond[0])
+        raise ValueError(
+            f"lat_deg: number {index} is {float(lat_deg[index])}; latitude must lie in [-90, 90], and lon_deg comes "
+            "first"
+        )
+
+
 class LonLatEncoding(nn.Module, ABC):
     """An encoding without parameters that is computed in float64 and returned in the type of the coordinates.
 
@@ -41,7 +60,7 @@ class LonLatEncoding(nn.Module, ABC):
             lonlat_deg: Longitude and latitude in degrees, longitude first.
 
         Raises:
-            ValueError: A latitude outside [-90, 90], a coordinate that is not finite, or integers.
+            ValueError: Another shape, a latitude outside [-90, 90], a coordinate that is not finite, or integers.
         """
         validate_lonlat_deg(lonlat_deg)
         if not lonlat_deg.is_floating_point():

@@ -22,8 +22,14 @@ NEGLIGIBLE: Final = {torch.float32: 1e-30, torch.float64: 0.0}
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """Where the angles of a convention start, and how its terms of order 0 are scaled."""
+class HarmonicsFrame:
+    """Where the angles of a convention start, and how its terms of order 0 are scaled.
+
+    Attributes:
+        polar_sign: Cosine of the polar angle over the sine of the latitude.
+        azimuth_offset_deg: Azimuth less longitude.
+        zonal_factor: Functions of order 0 over the orthonormal ones.
+    """
 
     polar_sign: float
     azimuth_offset_deg: float
@@ -31,9 +37,9 @@ class _Frame:
 
 
 _FRAMES: Final = {
-    "orthonormal": _Frame(1.0, 0.0, 1.0),
-    "analytic": _Frame(-1.0, 180.0, math.pi),
-    "closed-form": _Frame(-1.0, 0.0, 1.0),
+    "orthonormal": HarmonicsFrame(1.0, 0.0, 1.0),
+    "analytic": HarmonicsFrame(-1.0, 180.0, math.pi),
+    "closed-form": HarmonicsFrame(-1.0, 0.0, 1.0),
 }
 
 
@@ -56,7 +62,7 @@ def real_spherical_harmonics(
             Condon-Shortley phase (-1)**m, which undoes the 180 degrees of the azimuth.
 
     Raises:
-        ValueError: ``num_degrees`` outside [1, 1000], another convention, a latitude outside [-90, 90], or a
+        ValueError: ``num_degrees`` outside [1, 1000], another convention or shape, a latitude outside [-90, 90], or a
             coordinate that is not finite.
 
     Source: Holmes and Featherstone (2002), A unified approach to the Clenshaw summation and the recursive computation
@@ -90,7 +96,7 @@ class SphericalHarmonics(nn.Module):
             raise ValueError(f"convention is {convention!r}; expected one of {', '.join(_FRAMES)}")
         self.num_degrees = num_degrees
         self.convention: HarmonicsConvention = convention
-        self._frame = _FRAMES[convention]
+        self.frame = _FRAMES[convention]
         # Not buffers: float() of a network above must not round them.
         self._coefficients = {torch.device("cpu"): [_recurrence_coefficients(each) for each in range(1, num_degrees)]}
 
@@ -103,7 +109,8 @@ class SphericalHarmonics(nn.Module):
         """The basis at ``lonlat_deg`` (degrees, longitude first), float64.
 
         Raises:
-            ValueError: A latitude outside [-90, 90] or a coordinate that is not finite; compiled code does not check.
+            ValueError: Another shape, a latitude outside [-90, 90] or a coordinate that is not finite; compiled code
+                does not check.
         """
         if torch.compiler.is_compiling():
             return self.traceable(lonlat_deg)
@@ -134,7 +141,7 @@ class SphericalHarmonics(nn.Module):
 
     def legendre(self, lat_deg: Float[Tensor, " row"], dtype: torch.dtype) -> Float[Tensor, "basis row"]:
         """The latitude factors N_l|m|, one row per function (l, m); `fourier` holds the other factors."""
-        meridian = torch.stack([torch.full_like(lat_deg, -self._frame.azimuth_offset_deg), lat_deg], dim=1)
+        meridian = torch.stack([torch.full_like(lat_deg, -self.frame.azimuth_offset_deg), lat_deg], dim=1)
         functions: Tensor = self(meridian.double()).T
         functions = torch.where(functions.abs() < NEGLIGIBLE[dtype], 0.0, functions).to(dtype)
         orders = function_orders(self.num_degrees).to(lat_deg.device)
@@ -150,10 +157,10 @@ class SphericalHarmonics(nn.Module):
     @property
     def monopole(self) -> float:
         """The constant function of degree 0."""
-        return self._frame.zonal_factor * math.sqrt(0.25 / math.pi)
+        return self.frame.zonal_factor * math.sqrt(0.25 / math.pi)
 
     def _azimuth(self, lon_deg: Tensor) -> Tensor:
-        return torch.deg2rad(torch.remainder(lon_deg + self._frame.azimuth_offset_deg, 360.0))
+        return torch.deg2rad(torch.remainder(lon_deg + self.frame.azimuth_offset_deg, 360.0))
 
     def coefficients_on(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
         """Factors of the recurrence for degree 1 and on; see `_recurrence_coefficients`."""
@@ -175,7 +182,7 @@ class SphericalHarmonics(nn.Module):
             Cosine of the polar angle; the functions (l, -l) and (l, l) for l = 1 .. L - 1.
         """
         lon_deg, lat_deg = lonlat_deg.double().unbind(dim=1)
-        cos_polar = self._frame.polar_sign * torch.sin(torch.deg2rad(lat_deg))
+        cos_polar = self.frame.polar_sign * torch.sin(torch.deg2rad(lat_deg))
         sin_polar = torch.sin(torch.deg2rad(90.0 - lat_deg.abs()))
         powers = sin_polar[None][: self.num_degrees - 1]
         while len(powers) < self.num_degrees - 1:

@@ -10,7 +10,8 @@ from torch import Tensor
 from satclip_model.positional_encoding.frequencies import geometric_frequencies
 from satclip_model.positional_encoding.lonlat import LonLatEncoding
 
-_DIRECTIONS: Final = ((1.0, 0.0), (-0.5, math.sqrt(3.0) / 2.0), (-0.5, -math.sqrt(3.0) / 2.0))
+DIRECTIONS: Final = ((1.0, 0.0), (-0.5, math.sqrt(3.0) / 2.0), (-0.5, -math.sqrt(3.0) / 2.0))
+"""Unit vectors (longitude, latitude), 120 degrees apart."""
 
 
 class Theory(LonLatEncoding):
@@ -41,6 +42,6 @@ class Theory(LonLatEncoding):
         self, lon_deg: Float[Tensor, " batch"], lat_deg: Float[Tensor, " batch"]
     ) -> Float[Tensor, "batch basis"]:
         """Columns: per frequency, from the highest on, sine and cosine along the first, second and third direction."""
-        along = torch.stack([x * lon_deg + y * lat_deg for x, y in _DIRECTIONS], dim=1)
+        along = torch.stack([x * lon_deg + y * lat_deg for x, y in DIRECTIONS], dim=1)
         angles = self.frequencies.to(lon_deg.device)[:, None] * along[:, None, :]
         return torch.stack([torch.sin(angles), torch.cos(angles)], dim=-1).flatten(start_dim=1)

@@ -26,9 +26,7 @@ LONLAT_DEG = torch.tensor([[10.0, 50.0], [-70.0, -20.0]], dtype=torch.float64)
 IDENTITY = ImageHeadConfig(kind="identity")
 TOWERS = [
     pytest.param(RandomFeaturesConfig(num_filters=4), ImageHeadConfig(), 64, id="random_convolutional"),
-    pytest.param(MoCoConfig(kind="moco_resnet18"), ImageHeadConfig(), 64, id="moco_resnet18"),
-    pytest.param(MoCoConfig(kind="moco_resnet50", in_channels=12), ImageHeadConfig(), 64, id="moco_resnet50"),
-    pytest.param(MoCoConfig(kind="moco_vit16"), ImageHeadConfig(hidden_dim=0), 256, id="moco_vit16"),
+    pytest.param(MoCoConfig(kind="moco_resnet18", in_channels=12), ImageHeadConfig(), 64, id="moco_resnet18"),
     pytest.param(
         VisionTransformerConfig(image_size=64, width=64, num_layers=1, output_dim=16), IDENTITY, 64, id="clip_vit"
     ),
@@ -94,7 +92,7 @@ def test_small_model_with_a_trained_transformer_equals_the_original() -> None:
 
 
 @pytest.mark.parametrize(("backbone", "head", "size"), TOWERS)
-def test_both_towers_work_with_every_image_backbone(
+def test_both_towers_work_with_every_family_of_image_backbones(
     backbone: ImageBackboneConfig, head: ImageHeadConfig, size: int
 ) -> None:
     model = build_satclip(settings(backbone, head, 4, 8, 16 if head.kind == "identity" else 6), seed=0).eval()

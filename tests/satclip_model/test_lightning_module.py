@@ -7,6 +7,7 @@ from satclip_model.config import (
     ImageHeadConfig,
     LocationEncoderConfig,
     RandomFeaturesConfig,
+    SatCLIPConfig,
     SirenConfig,
     SphericalHarmonicsConfig,
 )
@@ -17,7 +18,7 @@ from satclip_model.lightning_module import (
     learning_rate_factor,
     parameter_groups,
 )
-from satclip_model.satclip import SatCLIP, SatCLIPConfig, build_satclip
+from satclip_model.satclip import SatCLIP, build_satclip
 
 SETTINGS = OptimizationSettings(learning_rate=0.01, weight_decay=0.5, warmup_steps=4, total_steps=20)
 

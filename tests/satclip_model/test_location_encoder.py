@@ -117,8 +117,9 @@ def test_grid_equals_its_places_one_by_one(lon_deg: np.ndarray, lat_deg: np.ndar
 @pytest.mark.parametrize(
     ("lon_deg", "lat_deg", "message"),
     [
-        ([0.0], [91.0], "latitude must lie"),
-        ([np.nan], [1.0], "must be finite"),
+        ([0.0, 100.0], [1.0, -91.0], r"lat_deg: number 1 is -91\.0; latitude must lie"),
+        ([0.0, np.nan], [1.0], "lon_deg: number 1 is not finite"),
+        ([0.0], [np.inf], "lat_deg: number 0 is not finite"),
         ([[0.0]], [1.0], "expected one axis each"),
     ],
 )

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from satclip_model.config import FCNetConfig, LinearConfig, LocationNetworkConfig, MLPConfig, SirenConfig
-from satclip_model.location_network import MLP, FCNet, Siren, build_location_network
+from satclip_model.location_network import MLP, FCNet, Siren, affine, build_location_network
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "satclip_reference"
 CONFIGS: dict[str, LocationNetworkConfig] = {
@@ -42,6 +42,17 @@ def test_every_parameter_of_every_network_learns(name: str) -> None:
     for parameter_name, parameter in network.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert float(parameter.grad.abs().max()) > 0, parameter_name
+
+
+@pytest.mark.parametrize("bias", [None, torch.tensor([0.5, -1.0, 2.0])])
+def test_affine_scales_product_and_bias_with_and_without_gradients(bias: torch.Tensor | None) -> None:
+    generator = torch.Generator().manual_seed(4)
+    x, weight = torch.randn(5, 4, generator=generator), torch.randn(3, 4, generator=generator)
+    expected = 2.5 * (x @ weight.T + (0.0 if bias is None else bias))
+    torch.testing.assert_close(affine(x, weight, bias, 2.5), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(affine(x, weight, bias, 2.5), expected)
+        torch.testing.assert_close(affine(x.T.contiguous().T, weight, bias, 2.5, torch.empty(5, 3)), expected)
 
 
 def test_layers_do_not_share_weights() -> None:

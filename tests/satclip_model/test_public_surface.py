@@ -1,4 +1,5 @@
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,25 @@ import satclip_model
 
 HEAVY = ("torch", "lightning", "rasterio", "geopandas", "torchgeo", "timm", "pandas", "xarray", "huggingface_hub")
 FOREIGN = ("rasterio", "geopandas", "torchgeo", "pandas", "xarray", "zarr", "dask", "dagster")
+STAGES = {
+    "package": "import satclip_model, satclip_model.config; dir(satclip_model)",
+    "location": "from satclip_model import load_location_encoder; from satclip_model.compat import get_satclip",
+    "images": "import satclip_model.image_encoder",
+    "everything": "from satclip_model import *; import satclip_model.compat.training",
+}
 
 
-def run(code: str) -> None:
-    subprocess.run([sys.executable, "-c", code], check=True)
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    """Modules in a fresh process after each stage, one after the other; under "shadowed" public names that are one."""
+    code = (
+        "import inspect, json, sys\nloaded = {}\n"
+        f"for stage, statements in {STAGES!r}.items():\n    exec(statements); loaded[stage] = list(sys.modules)\n"
+        "loaded['shadowed'] = [n for n in satclip_model.__all__ if inspect.ismodule(getattr(satclip_model, n))]\n"
+        "print(json.dumps(loaded))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {stage: set(modules) for stage, modules in json.loads(done.stdout).items()}
 
 
 def test_all_is_what_dir_lists_and_what_exists() -> None:
@@ -48,28 +64,23 @@ def test_the_surface_is_one_screen() -> None:
     assert len(Path(satclip_model.__file__).read_text().splitlines()) <= 90
 
 
-def test_names_stay_what_they_are_once_the_modules_are_imported() -> None:
-    run(
-        "import satclip_model, satclip_model.lightning_module, satclip_model.compat, inspect\n"
-        "assert not [n for n in satclip_model.__all__ if inspect.ismodule(getattr(satclip_model, n))]"
-    )
+def test_package_and_settings_load_no_heavy_module(loaded: dict[str, set[str]]) -> None:
+    assert "satclip_model.config" in loaded["package"]
+    assert loaded["package"].isdisjoint(HEAVY)
 
 
-def test_importing_the_package_loads_no_heavy_module() -> None:
-    run(
-        f"import sys, satclip_model; dir(satclip_model); assert not set({HEAVY}) & set(sys.modules), sys.modules.keys()"
-    )
+def test_loading_an_encoder_needs_neither_lightning_nor_timm(loaded: dict[str, set[str]]) -> None:
+    assert loaded["location"].isdisjoint({"lightning", "timm", "huggingface_hub"})
 
 
-def test_using_the_package_loads_nothing_of_the_data_side() -> None:
-    run(
-        "import sys\nfrom satclip_model import *\nimport satclip_model.compat\n"
-        f"assert not set({FOREIGN}) & set(sys.modules), set({FOREIGN}) & set(sys.modules)"
-    )
+def test_image_encoders_are_imported_without_timm(loaded: dict[str, set[str]]) -> None:
+    assert loaded["images"].isdisjoint({"timm", "huggingface_hub", "torchgeo"})
 
 
-def test_loading_an_encoder_needs_neither_lightning_nor_timm() -> None:
-    run(
-        "import sys\nfrom satclip_model import load_location_encoder\nfrom satclip_model.compat import get_satclip\n"
-        "assert not {'lightning', 'timm', 'huggingface_hub'} & set(sys.modules)"
-    )
+def test_using_the_package_loads_nothing_of_the_data_side(loaded: dict[str, set[str]]) -> None:
+    assert "lightning" in loaded["everything"]
+    assert loaded["everything"].isdisjoint(FOREIGN)
+
+
+def test_names_stay_what_they_are_once_the_modules_are_imported(loaded: dict[str, set[str]]) -> None:
+    assert loaded["shadowed"] == set()

@@ -11,10 +11,11 @@ from satclip_model.config import (
     ImageHeadConfig,
     LocationEncoderConfig,
     RandomFeaturesConfig,
+    SatCLIPConfig,
     SirenConfig,
     SphericalHarmonicsConfig,
 )
-from satclip_model.satclip import SatCLIPConfig, build_satclip
+from satclip_model.satclip import build_satclip
 
 CONFIG = SatCLIPConfig(
     location=LocationEncoderConfig(

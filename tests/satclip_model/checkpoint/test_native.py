@@ -11,11 +11,12 @@ from satclip_model.config import (
     ImageHeadConfig,
     LocationEncoderConfig,
     RandomFeaturesConfig,
+    SatCLIPConfig,
     SirenConfig,
     SphericalHarmonicsConfig,
 )
 from satclip_model.errors import CheckpointError
-from satclip_model.satclip import SatCLIP, SatCLIPConfig, build_satclip
+from satclip_model.satclip import SatCLIP, build_satclip
 
 CONFIG = SatCLIPConfig(
     location=LocationEncoderConfig(
