@@ -67,12 +67,13 @@ class SatCLIPLightningModule(lightning.LightningModule):
         Raises:
             DivergenceError: The loss is not finite.
         """
+        del batch_idx
         features, lonlat_deg = batch
         if self.augment_lonlat is not None:
             lonlat_deg = self.augment_lonlat(lonlat_deg)
         loss = self._loss(features, lonlat_deg)
         if not bool(torch.isfinite(loss)):
-            raise DivergenceError(f"loss is {float(loss.detach())} in epoch {self.current_epoch}, batch {batch_idx}")
+            raise DivergenceError(f"loss is {float(loss.detach())}")
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(features))
         temperature = torch.exp(-self.model.clamped_logit_scale.detach())
         self.log("temperature", temperature, on_step=False, on_epoch=True, batch_size=len(features))
