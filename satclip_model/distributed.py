@@ -37,7 +37,7 @@ class _AllGather(torch.autograd.Function):
         return own
 
 
-def all_gather_with_gradient(tensor: Float[Tensor, "rows *axes"]) -> Float[Tensor, "all_rows *axes"]:
+def all_gather_with_gradient(tensor: Float[Tensor, "batch channel"]) -> Float[Tensor, "joint_batch channel"]:
     """Rows of all ranks in order of the ranks; to be called by every rank with the same shape.
 
     The gradient of a rank's own rows is the sum over all ranks of the gradients that these rows got there. Where every
@@ -48,7 +48,7 @@ def all_gather_with_gradient(tensor: Float[Tensor, "rows *axes"]) -> Float[Tenso
         ValueError: The ranks differ in shape; every rank raises.
     """
     _require_equal_shapes(tensor)
-    gathered: Tensor = _AllGather.apply(tensor)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _AllGather.apply(tensor)
     return gathered
 
 
