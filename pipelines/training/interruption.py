@@ -1,6 +1,5 @@
 """A request to stop, kept until a step is whole."""
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ class Interruption:
         if self._received is None:
             return
         number, self._received = self._received, None
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         raise KeyboardInterrupt(f"training was stopped by {signal.Signals(number).name}")
 
 

@@ -9,9 +9,13 @@ import pytest
 import torch
 
 from pipelines.errors import ArtefactError, ConfigurationError, DatasetError
+from pipelines.features.config import ViewsConfig
 from pipelines.features.view_bank import ImageFeatures, dataset_content
 from pipelines.training.config import TrainingConfig
-from pipelines.training.run import HISTORY_COLUMNS, TrainingResult, choose_accelerator, split_places, train
+from pipelines.training.run import TrainingResult, train
+from pipelines.training.history import HISTORY_COLUMNS
+from pipelines.training.splits import split_places
+from pipelines.training.fitting import choose_accelerator
 from satclip_model import lightning_module
 from satclip_model.checkpoint.native import read_checkpoint
 from satclip_model.config import RandomFeaturesConfig
@@ -66,10 +70,13 @@ def synthetic(num: int, num_invalid: int = 3) -> tuple[FakeDataset, ImageFeature
         "dataset_version": "v1",
         "content_sha256": dataset_content(FakeDataset(places)),
         "encoder": BACKBONE.model_dump(mode="json"),
-        "fingerprint": RandomConvolutionalFeatures(BACKBONE).fingerprint,
+        "fingerprint": "f" * 16,
+        "backbone_fingerprint": RandomConvolutionalFeatures(BACKBONE).fingerprint,
+        "backbone": None,
+        "views": ViewsConfig().model_dump(mode="json"),
         "feature_dim": BACKBONE.feature_dim,
     }
-    return FakeDataset(places), ImageFeatures(features, valid, record)
+    return FakeDataset(places), ImageFeatures(features[:, None], valid, record)
 
 
 @pytest.fixture(scope="module")
