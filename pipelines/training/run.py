@@ -105,8 +105,14 @@ def train(
     state_path = output_dir / STATE_NAME
     resumed = read_state(state_path, towers, record) if state_path.is_file() else None
     first_step = resumed.progress.step if resumed else 0
-    on_device = [_on_device(places, device) for places in (training, validation)]
-    data = PlaceDataModule(*on_device, config.batch_size, config.seed, config.epochs, first_step)
+    data = PlaceDataModule(
+        _on_device(training, device),
+        _on_device(validation, device),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        num_epochs=config.epochs,
+        first_step=first_step,
+    )
     rows = resumed.progress.rows if resumed else []
     history = History(output_dir, rows, config.epochs, tensorboard=config.tensorboard)
     jitter = torch.Generator(device).manual_seed(config.seed)
@@ -181,8 +187,8 @@ def _finish(
     epoch = supervisor.best.epoch if supervisor.best_weights else supervisor.epoch
     towers.to("cpu").eval()
     (row,) = (each for each in history.rows if each["epoch"] == epoch)
-    metrics = {name: row[name] for name in _LOGGED if name in row}
-    metrics |= _retrieval_metrics(towers, places, record["config"]["seed"])
+    logged = {str(name): row[name] for name in _LOGGED if name in row}
+    metrics = logged | _retrieval_metrics(towers, places, record["config"]["seed"])
     progress = {"epoch": epoch, "num_epochs": supervisor.epoch, "num_steps": supervisor.step}
     record = {**record, **progress, "metrics": metrics}
     checkpoint_path, record_path = output_dir / CHECKPOINT_NAME, output_dir / RECORD_NAME

@@ -20,6 +20,7 @@ from pipelines.training.state import (
     restore_random_state,
 )
 from pipelines.training.validation import validate
+from satclip_model.lightning_module import SatCLIPLightningModule
 from satclip_model.satclip import SatCLIP
 
 
@@ -69,9 +70,7 @@ class Supervisor(lightning.Callback):
         self._epoch_loss = progress.epoch_loss if progress else 0.0
         self.best = BestEpoch(run.config.early_stopping_metric, progress.best if progress else None)
         self.best_weights = run.resumed.best_weights if run.resumed else {}
-        self._clock = Clock(
-            self._num_steps, run.data.batch_size, self.step, progress.seconds if progress else 0.0
-        )
+        self._clock = Clock(self._num_steps, run.data.batch_size, self.step, progress.seconds if progress else 0.0)
         self._is_fresh = True
 
     @property
@@ -117,7 +116,8 @@ class Supervisor(lightning.Callback):
         del batch, batch_idx
         self.step += 1
         self._epoch_loss += float(outputs["loss"])
-        model: SatCLIP = pl_module.model
+        assert isinstance(pl_module, SatCLIPLightningModule)
+        model = pl_module.model
         if self.step % self._run.data.steps_per_epoch == 0:
             self._end_epoch(trainer, model)
         if self.step == self._num_steps or trainer.should_stop:
