@@ -71,12 +71,13 @@ class SatCLIPLightningModule(lightning.LightningModule):
             DivergenceError: The loss is not finite.
             ValueError: The ranks' batches differ in size.
         """
+        del batch_idx
         features, lonlat_deg = batch
         if self.augment_lonlat is not None:
             lonlat_deg = self.augment_lonlat(lonlat_deg)
         loss = joint_contrastive_loss(*self._encode(features, lonlat_deg))
         if not bool(torch.isfinite(loss)):
-            raise DivergenceError(f"loss is {float(loss.detach())} in epoch {self.current_epoch}, batch {batch_idx}")
+            raise DivergenceError(f"loss is {float(loss.detach())}")
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(features), sync_dist=True)
         temperature = torch.exp(-self.model.clamped_logit_scale.detach())
         self.log("temperature", temperature, on_step=False, on_epoch=True, batch_size=len(features), sync_dist=True)
