@@ -49,7 +49,7 @@ def test_shares_of_the_ranks_are_the_batch(world_size: int) -> None:
 def test_unequal_shares_are_refused() -> None:
     with pytest.raises(ValueError, match="a batch of 7 rows for 2 ranks"):
         Ranks(0, 2, 0, 2).own_rows(torch.arange(7))
-    with pytest.raises(ConfigurationError, match="batch_size is 512.*3 ranks.*set it to 510 or another multiple of 3"):
+    with pytest.raises(ConfigurationError, match=r"batch_size is 512.*3 ranks.*set it to 510 or another multiple of 3"):
         Ranks(0, 3, 0, 3).batch_size(512, 1000)
     with pytest.raises(ConfigurationError, match="2 training places for 3 ranks"):
         Ranks(0, 3, 0, 3).batch_size(510, 2)
