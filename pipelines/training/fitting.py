@@ -13,6 +13,7 @@ import torch
 from pipelines.errors import ConfigurationError
 from pipelines.training.config import TrainingConfig
 from pipelines.training.datamodule import PlaceDataModule
+from pipelines.training.ranks import Ranks
 from pipelines.training.supervision import Supervisor
 from satclip_model.errors import DivergenceError
 from satclip_model.lightning_module import SatCLIPLightningModule
@@ -45,6 +46,7 @@ def fit(
     supervisor: Supervisor,
     config: TrainingConfig,
     state_path: Path,
+    ranks: Ranks,
 ) -> None:
     """Takes all steps of a training; Lightning sees them as one epoch, the supervisor counts those of the data.
 
@@ -56,6 +58,7 @@ def fit(
         supervisor: What happens between two steps.
         config: All settings.
         state_path: The checkpoint to name when training fails.
+        ranks: Which process this is.
 
     Raises:
         ConfigurationError: The loss diverged, or a batch does not fit into memory.
@@ -64,7 +67,7 @@ def fit(
     accelerator = choose_accelerator(config.accelerator)
     trainer = lightning.Trainer(
         accelerator=accelerator,
-        devices=1,
+        **ranks.trainer_options(accelerator),
         precision=config.precision,
         max_epochs=1,
         limit_val_batches=0,
@@ -77,9 +80,9 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    devices = [0] if accelerator == "gpu" else []
+    devices = [ranks.local_rank] if accelerator == "gpu" else []
     with _threads(config.num_threads), _encoding_dtype(module, config), torch.random.fork_rng(devices=devices):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(ranks.seed(config.seed))
         try:
             _fit_quietly(trainer, module, data)
         except DivergenceError as error:
