@@ -82,7 +82,7 @@ def augment(
         raise ValueError(f"{len(place_ids)} place ids for {len(reflectance)} patches in view {view}; expected one each")
     if view == 0:
         return reflectance
-    ids = torch.as_tensor(place_ids).cpu().numpy().astype(np.int64)
+    ids = np.asarray(place_ids.cpu() if isinstance(place_ids, Tensor) else place_ids, dtype=np.int64)
     _, num_bands, height, width = reflectance.shape
     draws = draw_views(ids, view, num_bands, config)
     device = reflectance.device

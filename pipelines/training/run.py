@@ -111,9 +111,14 @@ def train(
     resumed = read_state(state_path, towers, record) if state_path.is_file() else None
     first_step = resumed.progress.step if resumed else 0
     data = PlaceDataModule(
-        _on_device(training, device), _on_device(validation, device), config.batch_size, config.seed, config.epochs,
-        first_step, ranks,
-    )  # fmt: skip
+        _on_device(training, device),
+        _on_device(validation, device),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        num_epochs=config.epochs,
+        first_step=first_step,
+        ranks=ranks,
+    )
     rows = resumed.progress.rows if resumed else []
     is_silent = not ranks.is_first
     history = History(output_dir, rows, config.epochs, tensorboard=config.tensorboard, is_silent=is_silent)
@@ -195,8 +200,8 @@ def _finish(
     epoch = supervisor.best.epoch if supervisor.best_weights else supervisor.epoch
     towers.to("cpu").eval()
     (row,) = (each for each in history.rows if each["epoch"] == epoch)
-    metrics = {name: row[name] for name in _LOGGED if name in row}
-    metrics |= _retrieval_metrics(towers, places, record["config"]["seed"])
+    logged = {str(name): row[name] for name in _LOGGED if name in row}
+    metrics = logged | _retrieval_metrics(towers, places, record["config"]["seed"])
     progress = {"epoch": epoch, "num_epochs": supervisor.epoch, "num_steps": supervisor.step}
     record = {**record, **progress, "metrics": metrics}
     checkpoint_path, record_path = output_dir / CHECKPOINT_NAME, output_dir / RECORD_NAME

@@ -20,6 +20,7 @@ from pipelines.training.state import (
     restore_random_state,
 )
 from pipelines.training.validation import validate
+from satclip_model.lightning_module import SatCLIPLightningModule
 from satclip_model.satclip import SatCLIP
 
 
@@ -119,7 +120,8 @@ class Supervisor(lightning.Callback):
         del batch, batch_idx
         self.step += 1
         self._epoch_loss += float(outputs["loss"])
-        model: SatCLIP = pl_module.model
+        assert isinstance(pl_module, SatCLIPLightningModule)
+        model = pl_module.model
         if self.step % self._run.data.steps_per_epoch == 0:
             self._end_epoch(trainer, model)
         if self.step == self._num_steps or trainer.should_stop:

@@ -1,4 +1,4 @@
-"""What every rank does in test_rank_training.py: ``torchrun ... -m tests.pipelines.training.rank_training CONFIG FOLDER``."""
+"""What every rank does in test_rank_training.py; called as a module with a configuration and a folder."""
 
 import json
 import logging
