@@ -22,31 +22,21 @@ class SatclipCheckpointConfig(TrainingConfig, dg.Config):
 @dg.asset(group_name=GROUP, kinds={"pytorch", "lightning"}, deps=[image_features], pool="gpu")
 def satclip_checkpoint(config: SatclipCheckpointConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Location and image towers trained on a dataset that passed its checks, split by place."""
-    from assets.metadata import loss_curves, plain_metrics
-    from pipelines.features.view_bank import image_features_path, open_image_features, resolve_fingerprint
-    from pipelines.patches.dataset import open_patch_dataset
-    from pipelines.provenance import content_hash
-    from pipelines.training.checkpoints import open_run, publish_run, run_folder
-    from pipelines.training.run import train
+    from assets.metadata import loss_curves, plain_metrics, retrieval_curves
+    from pipelines.training.stage import train_in_workspace
 
-    dataset = open_patch_dataset(workspace.path, config.dataset_version)
-    fingerprint = resolve_fingerprint(workspace.path, dataset.version, config.features)
-    path = image_features_path(workspace.path, dataset.version, fingerprint)
-    features = open_image_features(path, dataset.version, fingerprint)
     settings = TrainingConfig(**config.model_dump(include=set(TrainingConfig.model_fields)))
-    name = f"{dataset.version}-{content_hash([settings.model_dump(mode='json'), fingerprint])[:8]}"
-    result = train(dataset, features, settings, run_folder(workspace.path, name))
-    publish_run(workspace.path, name)
-    record = open_run(workspace.path, name).record
+    run, result = train_in_workspace(workspace.path, settings, config.dataset_version, config.features)
     return dg.MaterializeResult(
         metadata={
             "path": dg.MetadataValue.path(result.checkpoint_path),
             "loss_curves": loss_curves(result.history_path),
+            **({"retrieval_curves": retrieval_curves(result.history_path)} if result.num_validation_places > 1 else {}),
             "training_places": result.num_training_places,
             "validation_places": result.num_validation_places,
-            **plain_metrics({**result.metrics, "seconds": result.seconds}),
-            "dataset_version": dataset.version,
-            "checkpoint_sha256": record["checkpoint_sha256"],
+            **plain_metrics({**result.metrics, "epoch": result.epoch, "seconds": result.seconds}),
+            "dataset_version": run.record["dataset_version"],
+            "checkpoint_sha256": run.record["checkpoint_sha256"],
         },
-        data_version=dg.DataVersion(record["checkpoint_sha256"]),
+        data_version=dg.DataVersion(run.record["checkpoint_sha256"]),
     )
