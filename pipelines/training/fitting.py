@@ -64,6 +64,7 @@ def fit(
         ConfigurationError: The loss diverged, or a batch does not fit into memory.
         TrainingStopped: A stop was requested.
     """
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     accelerator = choose_accelerator(config.accelerator)
     trainer = lightning.Trainer(
         accelerator=accelerator,
@@ -109,7 +110,6 @@ def _is_no_advertisement(record: logging.LogRecord) -> bool:
 
 
 def _fit_quietly(trainer: lightning.Trainer, module: SatCLIPLightningModule, data: PlaceDataModule) -> None:
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     with warnings.catch_warnings():
         # Lightning 2.6 asks PyTorch's pytree in a way that PyTorch 2.9 deprecates.
         warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated", category=FutureWarning)

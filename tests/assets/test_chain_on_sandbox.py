@@ -189,7 +189,7 @@ def test_a_gpu_that_is_asked_for_and_absent_is_told(chain: Chain) -> None:
         result = dg.materialize(
             [satclip_checkpoint],
             run_config=dg.RunConfig({"satclip_checkpoint": SatclipCheckpointConfig(accelerator="gpu")}),
-            resources={"workspace": WorkspaceResource(root=str(chain.root))},
+            resources={"workspace": WorkspaceResource(root=str(chain.root)), "pipes": dg.PipesSubprocessClient()},
             instance=instance,
             raise_on_error=False,
         )
