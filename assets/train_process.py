@@ -12,11 +12,12 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from dagster_pipes import PipesContext, PipesDefaultContextLoader, PipesEnvVarParamsLoader, open_dagster_pipes
 
-from pipelines.errors import SatclipError
+from pipelines.errors import ConfigurationError, SatclipError
 from pipelines.parent_watch import end_with_parent
 from pipelines.training.config import TrainingConfig
 from pipelines.training.ranks import current_ranks
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     end_with_parent(options.parent_pid, _GRACE_S)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
+        if not _pipes_parameters().is_dagster_pipes_process():
+            raise ConfigurationError("Dagster did not start this process; use satclip train outside of Dagster")
         if options.num_processes > 1:
             _start_ranks(options.num_processes)
         elif current_ranks().is_first:
@@ -61,8 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _start_ranks(num_processes: int) -> None:
     from torch.distributed.run import main as torchrun
 
-    ranks = ["--standalone", "--nproc-per-node", str(num_processes)]
-    torchrun([*ranks, "-m", MODULE, "--parent-pid", str(os.getpid())])
+    with TemporaryDirectory(prefix="satclip_ranks_") as logs:
+        ranks = ["--standalone", "--nproc-per-node", str(num_processes), "--log-dir", logs]
+        torchrun([*ranks, "-m", MODULE, "--parent-pid", str(os.getpid())])
 
 
 def _train(extras: Mapping[str, Any]) -> tuple[str, float, str]:
@@ -83,9 +87,13 @@ def _train_and_report(pipes: PipesContext) -> None:
 
 def _read_extras() -> Mapping[str, Any]:
     """The settings, without a word to Dagster, which listens to one process."""
-    parameters = PipesEnvVarParamsLoader().load_context_params()  # type: ignore[no-untyped-call]
+    parameters = _pipes_parameters().load_context_params()
     with PipesDefaultContextLoader().load_context(parameters) as context:
         return context["extras"] or {}
+
+
+def _pipes_parameters() -> PipesEnvVarParamsLoader:
+    return PipesEnvVarParamsLoader()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -1,7 +1,18 @@
 """Which processes are there, for tests of what is left behind."""
 
 import contextlib
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+
+def wait_until[T](condition: Callable[[], T], timeout_s: float, what: str) -> T:
+    """What a condition gives once that is true."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what}: not within {timeout_s:.0f} s"
+        time.sleep(0.2)
+    return found
 
 
 def is_alive(process: int) -> bool:
