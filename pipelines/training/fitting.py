@@ -22,6 +22,8 @@ from satclip_model.positional_encoding.spherical_harmonics import SphericalHarmo
 _OUT_OF_MEMORY: Final = "can't allocate memory"
 """What PyTorch says in a plain RuntimeError when the memory of the CPU is exhausted."""
 
+_NOT_TOLD: Final = ("litlogger", "LitLogger", "`max_epochs=1` reached")
+
 
 def choose_accelerator(wanted: str) -> str:
     """``gpu`` or ``cpu``, by what is wanted (``auto``, ``gpu``, ``cpu``) and what is there.
@@ -64,7 +66,7 @@ def fit(
         ConfigurationError: The loss diverged, or a batch does not fit into memory.
         TrainingStopped: A stop was requested.
     """
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_worth_telling)
     accelerator = choose_accelerator(config.accelerator)
     trainer = lightning.Trainer(
         accelerator=accelerator,
@@ -105,8 +107,9 @@ def _kept(state_path: Path) -> str:
     return f"the last checkpoint is {state_path}" if state_path.is_file() else "no checkpoint was written"
 
 
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return "litlogger" not in record.getMessage().lower()
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Whether a line of Lightning is neither an advertisement nor about the one epoch that it sees."""
+    return not any(each in record.getMessage() for each in _NOT_TOLD)
 
 
 def _fit_quietly(trainer: lightning.Trainer, module: SatCLIPLightningModule, data: PlaceDataModule) -> None:

@@ -155,7 +155,7 @@ def test_finished_stages_reach_the_event_log_with_their_progress(chain: Chain) -
         assert len(materialized) == 80
         pictures = {"sample_points": "map", "patch_dataset": "gallery", "satclip_checkpoint": "loss_curves"}
         pictures |= {"location_embeddings": "map", "downstream_scores": "chart"}
-        for name, entry in pictures.items():
+        for name, entry in [*pictures.items(), ("satclip_checkpoint", "retrieval_curves")]:
             event = instance.get_latest_materialization_event(dg.AssetKey(name))
             assert event is not None
             value = event.asset_materialization.metadata[entry]

@@ -24,7 +24,9 @@ from pipelines.patches.store import read_store
 from pipelines.sandbox.config import SandboxConfig
 from pipelines.sandbox.lifecycle import start_sandbox
 from pipelines.training.checkpoints import open_run
+from pipelines.training.state import STATE_NAME
 from pipelines.workspace import describe_workspace
+from satclip_model.checkpoint.native import read_checkpoint
 from tests.conftest import REPOSITORY
 from tests.processes import wait_until
 
@@ -224,6 +226,8 @@ def test_a_cancelled_job_leaves_no_process(dev: DagsterDev, refresh: datetime, r
     assert dev.finish(run_id, 60)["status"] == "CANCELED"
     wait_until(lambda: not processes & group_members(dev.group), 60, f"the end of processes {processes}")
     assert open_run(dev.root).name == before
+    (state,) = (dev.root / "checkpoints").glob(f"*/{STATE_NAME}")
+    assert read_checkpoint(state)[1]["step"] >= 5
 
 
 def command_line(process: int) -> str:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipelines.errors import ArtefactError, ConfigurationError, DatasetError
+from pipelines.evaluation.splits import block_cells
 from pipelines.features.view_bank import ImageFeatures
 from pipelines.training.config import TrainingConfig
 from pipelines.training.fitting import choose_accelerator
@@ -15,6 +16,7 @@ from pipelines.training.run import TrainingResult, train
 from pipelines.training.splits import split_places
 from satclip_model import lightning_module
 from satclip_model.checkpoint.native import read_checkpoint
+from satclip_model.image_encoder import RandomConvolutionalFeatures
 from tests.pipelines.training.synthetic_places import BACKBONE, SMALL, synthetic
 
 
@@ -144,3 +146,65 @@ def test_absent_gpu_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) ->
     assert (choose_accelerator("auto"), choose_accelerator("cpu")) == ("cpu", "cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert (choose_accelerator("auto"), choose_accelerator("gpu"), choose_accelerator("cpu")) == ("gpu", "gpu", "cpu")
+
+
+def test_encoding_in_float32_trains_alike_and_leaves_an_exact_model(tmp_path: Path) -> None:
+    exact, rounded = (
+        train(*synthetic(60), SMALL.model_copy(update={"encoding_dtype": dtype}), tmp_path / dtype)
+        for dtype in ("float64", "float32")
+    )
+    assert rounded.metrics["train_loss"] == pytest.approx(exact.metrics["train_loss"], rel=1e-3)
+    assert rounded.checkpoint_path.read_bytes() != exact.checkpoint_path.read_bytes()
+    model, _ = read_checkpoint(rounded.checkpoint_path)
+    assert model.location_encoder.positional_encoding.compute_dtype == torch.float64
+
+
+def test_networks_train_in_bfloat16(tmp_path: Path) -> None:
+    result = train(*synthetic(60), SMALL.model_copy(update={"precision": "bf16-mixed"}), tmp_path)
+    model, _ = read_checkpoint(result.checkpoint_path)
+    assert model.location_encoder.dtype == torch.float32
+    assert np.isfinite(result.metrics["val_loss"])
+
+
+def test_temperature_stays_above_its_bound(tmp_path: Path) -> None:
+    result = train(*synthetic(60), SMALL.model_copy(update={"min_temperature": 0.5}), tmp_path)
+    assert result.metrics["temperature"] == pytest.approx(0.5)
+
+
+def test_validation_takes_blocks_whole_and_says_so(tmp_path: Path) -> None:
+    settings = SMALL.model_copy(update={"validation_blocks_deg": 30.0})
+    training, validation = split_places(*synthetic(150), settings)
+    cells = [{tuple(cell) for cell in block_cells(part.lonlat_deg.numpy(), 30.0)} for part in (training, validation)]
+    assert min(len(each) for each in cells) > 1
+    assert not cells[0] & cells[1]
+    split = read_checkpoint(train(*synthetic(150), settings, tmp_path).checkpoint_path)[1]["split"]
+    assert (split["validation_blocks_deg"], split["num_validation_places"]) == (30.0, len(validation))
+    assert "block" in split["rule"]
+
+
+def test_training_sees_augmented_views_and_validation_the_plain_one(tmp_path: Path) -> None:
+    dataset, features = synthetic(60, num_views=4)
+    plain = ImageFeatures(features.features[:, :1], features.valid, features.record)
+    many, one = (train(dataset, bank, SMALL, tmp_path / str(bank.num_views)) for bank in (features, plain))
+    assert many.metrics["train_loss"] != one.metrics["train_loss"]
+    held_out = split_places(dataset, features, SMALL)[1]
+    torch.testing.assert_close(held_out.plain, split_places(dataset, plain, SMALL)[1].plain)
+
+
+def test_checkpoint_holds_the_weights_of_the_backbone_that_is_given(tmp_path: Path) -> None:
+    dataset, features = synthetic(40)
+    backbone = RandomConvolutionalFeatures(BACKBONE)
+    for weights in backbone.buffers():
+        weights.mul_(2.0)
+    record = {**features.record, "backbone_fingerprint": backbone.fingerprint}
+    bank = ImageFeatures(features.features, features.valid, record)
+    with pytest.raises(ArtefactError, match="or give the encoder that made them"):
+        train(dataset, bank, SMALL, tmp_path)
+    model, _ = read_checkpoint(train(dataset, bank, SMALL, tmp_path, backbone).checkpoint_path)
+    assert model.image_backbone.fingerprint == backbone.fingerprint
+
+
+def test_early_stopping_needs_places_to_watch(tmp_path: Path) -> None:
+    settings = SMALL.model_copy(update={"early_stopping_patience": 1, "validation_fraction": 1e-6})
+    with pytest.raises(DatasetError, match="0 validation places, too few for early stopping; raise"):
+        train(*synthetic(20), settings, tmp_path)
