@@ -55,6 +55,7 @@ def _make_bank_and_train(root: "Path", plan: "TrainingPlan", dataset_version: st
     from pipelines.features.backbones import open_backbone
     from pipelines.features.view_bank import bank_fingerprint, build_image_features, image_features_path
     from pipelines.patches.dataset import open_patch_dataset
+    from pipelines.training.ranks import current_ranks
     from pipelines.training.stage import train_in_workspace
     from satclip_model.errors import CheckpointError
 
@@ -65,8 +66,12 @@ def _make_bank_and_train(root: "Path", plan: "TrainingPlan", dataset_version: st
         raise ArtefactError(f"weights of the image backbone: {error}") from error
     fingerprint = bank_fingerprint(backbone, plan.views)
     path = image_features_path(root, dataset.version, fingerprint)
-    build_image_features(dataset, backbone, path, plan.views, settings=plan.backbone)
+    ranks = current_ranks()
+    if ranks.world_size == 1:
+        build_image_features(dataset, backbone, path, plan.views, settings=plan.backbone)
     run, result = train_in_workspace(root, plan.training, dataset.version, fingerprint)
+    if not ranks.is_first:
+        return 0
     print(f"trained    {run.name}: {result.num_training_places} places, {result.seconds:.0f} s")
     print(f"checkpoint {run.checkpoint_path}")
     for name in _TOLD:

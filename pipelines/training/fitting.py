@@ -13,6 +13,7 @@ import torch
 from pipelines.errors import ConfigurationError
 from pipelines.training.config import TrainingConfig
 from pipelines.training.datamodule import PlaceDataModule
+from pipelines.training.ranks import Ranks
 from pipelines.training.supervision import Supervisor
 from satclip_model.errors import DivergenceError
 from satclip_model.lightning_module import SatCLIPLightningModule
@@ -47,6 +48,7 @@ def fit(
     supervisor: Supervisor,
     config: TrainingConfig,
     state_path: Path,
+    ranks: Ranks,
 ) -> None:
     """Takes all steps of a training; Lightning sees them as one epoch, the supervisor counts those of the data.
 
@@ -58,15 +60,17 @@ def fit(
         supervisor: What happens between two steps.
         config: All settings.
         state_path: The checkpoint to name when training fails.
+        ranks: Which process this is.
 
     Raises:
         ConfigurationError: The loss diverged, or a batch does not fit into memory.
         TrainingStopped: A stop was requested.
     """
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_worth_telling)
     accelerator = choose_accelerator(config.accelerator)
     trainer = lightning.Trainer(
         accelerator=accelerator,
-        devices=1,
+        **ranks.trainer_options(accelerator),
         precision=config.precision,
         max_epochs=1,
         limit_val_batches=0,
@@ -79,9 +83,9 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    devices = [0] if accelerator == "gpu" else []
+    devices = [ranks.local_rank] if accelerator == "gpu" else []
     with _threads(config.num_threads), _encoding_dtype(module, config), torch.random.fork_rng(devices=devices):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(ranks.seed(config.seed))
         try:
             _fit_quietly(trainer, module, data)
         except DivergenceError as error:
@@ -109,7 +113,6 @@ def _is_worth_telling(record: logging.LogRecord) -> bool:
 
 
 def _fit_quietly(trainer: lightning.Trainer, module: SatCLIPLightningModule, data: PlaceDataModule) -> None:
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_worth_telling)
     with warnings.catch_warnings():
         # Lightning 2.6 asks PyTorch's pytree in a way that PyTorch 2.9 deprecates.
         warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated", category=FutureWarning)

@@ -84,8 +84,12 @@ class Supervisor(lightning.Callback):
         return self._clock.elapsed_s
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Puts optimiser and schedule where an earlier process left them."""
+        """Puts optimiser and schedule where an earlier process left them, and takes the signals from Lightning.
+
+        Lightning 2.6 answers SIGTERM by a broadcast inside the handler, in which ranks wait for each other forever.
+        """
         del pl_module
+        self._run.interruption.install()
         if self._run.resumed is not None:
             trainer.optimizers[0].load_state_dict(self._run.resumed.optimizer)
             trainer.lr_scheduler_configs[0].scheduler.load_state_dict(self._run.resumed.schedule)
@@ -153,8 +157,11 @@ class Supervisor(lightning.Callback):
         batches = self._run.data.val_dataloader()
         if not len(batches):
             return {}
-        with trainer.precision_plugin.val_step_context():
-            return validate(model, batches, self._run.config.seed)
+        measures: dict[str, float] = {}
+        if trainer.is_global_zero:
+            with trainer.precision_plugin.val_step_context():
+                measures = validate(model, batches, self._run.config.seed)
+        return trainer.strategy.broadcast(measures)
 
     def _save(self, trainer: lightning.Trainer, model: SatCLIP) -> None:
         progress = Progress(
