@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from satclip_model.checkpoint.analytic_harmonics import to_analytic_harmonics
-from satclip_model.checkpoint.archive import load_weights, read_archive, require_finite, write_whole
+from satclip_model.checkpoint.archive import read_archive, write_whole
 from satclip_model.checkpoint.official_names import (
     from_official,
     location_from_official,
@@ -23,7 +23,8 @@ from satclip_model.checkpoint.official_settings import (
     location_config_from_hyper_parameters,
     location_hyper_parameters,
 )
-from satclip_model.config import LocationEncoderConfig, SatCLIPConfig
+from satclip_model.checkpoint.weights import build_with_weights, require_weights
+from satclip_model.config import LocationEncoderConfig, SatCLIPConfig, told
 from satclip_model.errors import CheckpointError
 from satclip_model.location_encoder import LocationEncoder
 from satclip_model.satclip import SatCLIP
@@ -64,7 +65,7 @@ def write_official_checkpoint(
     if location_only and isinstance(model, SatCLIP):
         model = model.location_encoder
     config, hyper_parameters, state = official_parts(model)
-    require_finite(path, state)
+    require_weights(path, state)
     ours = {"config": config.model_dump(mode="json"), "record": dict(record or {})}
     content = {
         "epoch": 0,
@@ -113,9 +114,7 @@ def official_model_from_content(path: Path, content: object) -> tuple[SatCLIP, d
         implied = config_from_hyper_parameters(hyper_parameters)
         config = implied if ours is None else _own_config(ours, implied)
         weights = from_official(config, state)
-    model = SatCLIP(config)
-    load_weights(path, model, weights)
-    return model.eval(), {} if ours is None else ours["record"]
+    return build_with_weights(path, lambda: SatCLIP(config), weights), {} if ours is None else ours["record"]
 
 
 def official_location_encoder_from_content(path: Path, content: object) -> tuple[LocationEncoder, dict[str, Any]]:
@@ -129,9 +128,7 @@ def official_location_encoder_from_content(path: Path, content: object) -> tuple
         implied = location_config_from_hyper_parameters(hyper_parameters)
         config = implied if ours is None else _own_location_config(ours, implied)
         weights = location_from_official(state)
-    encoder = LocationEncoder(config)
-    load_weights(path, encoder, weights)
-    return encoder.eval(), {} if ours is None else ours["record"]
+    return build_with_weights(path, lambda: LocationEncoder(config), weights), {} if ours is None else ours["record"]
 
 
 def official_parts(
@@ -171,14 +168,12 @@ def _parse(path: Path, content: object) -> tuple[dict[str, Any], dict[str, Tenso
         raise CheckpointError(
             f"{path}: found {described(content)}, expected a Lightning checkpoint with hyper_parameters and state_dict"
         )
-    if not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise CheckpointError(f"{path}: state_dict holds other things than tensors; ask for an intact copy")
-    require_finite(path, state)
+    require_weights(path, state)
     try:
         ours = json.loads(parts[RECORD_KEY]) if RECORD_KEY in parts else None
         if ours is not None and not (isinstance(ours["config"], dict) and isinstance(ours["record"], dict)):
             raise ValueError("config and record are no objects")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: the part {RECORD_KEY!r} is not valid: {error}") from error
     return dict(hyper_parameters), _single_precision_images(state), ours
 
@@ -197,7 +192,7 @@ def _own_config(ours: Mapping[str, Any], implied: SatCLIPConfig) -> SatCLIPConfi
         config = SatCLIPConfig.model_validate(ours["config"])
         agrees = config_from_hyper_parameters(hyper_parameters_from_config(config)) == implied
     except ValueError as error:
-        raise CheckpointError(f"the settings in {RECORD_KEY!r} are not valid: {error}") from error
+        raise CheckpointError(f"the settings in {RECORD_KEY!r} are not valid: {told(error)}") from error
     if not agrees:
         raise CheckpointError(f"hyper_parameters contradict the settings in {RECORD_KEY!r}; remove one of them")
     return config
@@ -209,7 +204,7 @@ def _own_location_config(ours: Mapping[str, Any], implied: LocationEncoderConfig
         config = LocationEncoderConfig.model_validate(given)
         agrees = location_config_from_hyper_parameters(location_hyper_parameters(config)) == implied
     except ValueError as error:
-        raise CheckpointError(f"the settings in {RECORD_KEY!r} are not valid: {error}") from error
+        raise CheckpointError(f"the settings in {RECORD_KEY!r} are not valid: {told(error)}") from error
     if not agrees:
         raise CheckpointError(f"hyper_parameters contradict the settings in {RECORD_KEY!r}; remove one of them")
     return config
