@@ -2,15 +2,24 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 NUM_BANDS = 12
+_MAX_DIM = 1 << 16
+_MAX_LAYERS = 1024
 
 HarmonicsConvention = Literal["orthonormal", "analytic", "closed-form", "discretized"]
 
 
+def told(error: Exception) -> str:
+    """What refused settings say of themselves, in one line."""
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg']}" for each in error.errors())
+    return str(error)
+
+
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SphericalHarmonicsConfig(_Settings):
@@ -93,8 +102,8 @@ class SirenConfig(_Settings):
     """
 
     kind: Literal["siren"] = "siren"
-    hidden_dim: int = Field(default=512, ge=1)
-    num_hidden_layers: int = Field(default=2, ge=1)
+    hidden_dim: int = Field(default=512, ge=1, le=_MAX_DIM)
+    num_hidden_layers: int = Field(default=2, ge=1, le=_MAX_LAYERS)
     w0_initial: float = Field(default=30.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
@@ -109,7 +118,7 @@ class FCNetConfig(_Settings):
     """
 
     kind: Literal["fcnet"] = "fcnet"
-    hidden_dim: int = Field(default=256, ge=1)
+    hidden_dim: int = Field(default=256, ge=1, le=_MAX_DIM)
     dropout: float = Field(default=0.5, ge=0, lt=1)
 
 
@@ -124,8 +133,8 @@ class MLPConfig(_Settings):
     """
 
     kind: Literal["mlp"] = "mlp"
-    hidden_dim: int = Field(default=256, ge=1)
-    num_hidden_layers: int = Field(default=2, ge=0)
+    hidden_dim: int = Field(default=256, ge=1, le=_MAX_DIM)
+    num_hidden_layers: int = Field(default=2, ge=0, le=_MAX_LAYERS)
     tie_hidden_layers: bool = False
 
 
@@ -153,7 +162,7 @@ class LocationEncoderConfig(_Settings):
 
     positional_encoding: PositionalEncodingConfig = SphericalHarmonicsConfig()
     network: LocationNetworkConfig = SirenConfig()
-    embedding_dim: int = Field(default=256, ge=1)
+    embedding_dim: int = Field(default=256, ge=1, le=_MAX_DIM)
 
 
 class RandomFeaturesConfig(_Settings):
@@ -173,7 +182,9 @@ class RandomFeaturesConfig(_Settings):
     seed: int = Field(default=0, ge=0)
     num_filters: int = Field(default=64, ge=1, le=1024)
     kernel_size: int = Field(default=3, ge=1, le=15)
-    pool_factors: tuple[int, ...] = Field(default=(1, 4, 16), min_length=1)
+    pool_factors: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(
+        default=(1, 4, 16), min_length=1, max_length=16
+    )
     full_resolution_stride: int = Field(default=4, ge=1, le=16)
 
     @property
@@ -209,19 +220,19 @@ class VisionTransformerConfig(_Settings):
         in_channels: Channels of the first layer; 13 inserts the cirrus band B10 as zeros.
         image_size: Side of an image in pixels.
         patch_size: Side of a token in pixels.
-        width: Length of a token; 64 per attention head.
+        width: Length of a token; it has ``width // 64`` attention heads, which must divide it.
         num_layers: Transformer blocks.
         output_dim: Length of a feature vector.
         trainable: Whether its weights move in training.
     """
 
     kind: Literal["clip_vit"] = "clip_vit"
-    in_channels: int = Field(default=13, ge=1)
-    image_size: int = Field(default=256, ge=1)
-    patch_size: int = Field(default=32, ge=1)
-    width: int = Field(default=768, ge=64, multiple_of=64)
-    num_layers: int = Field(default=12, ge=1)
-    output_dim: int = Field(default=256, ge=1)
+    in_channels: int = Field(default=13, ge=1, le=1024)
+    image_size: int = Field(default=256, ge=1, le=_MAX_DIM)
+    patch_size: int = Field(default=32, ge=1, le=4096)
+    width: int = Field(default=768, ge=64, le=_MAX_DIM)
+    num_layers: int = Field(default=12, ge=1, le=_MAX_LAYERS)
+    output_dim: int = Field(default=256, ge=1, le=_MAX_DIM)
     trainable: bool = True
 
     @model_validator(mode="after")
@@ -230,10 +241,19 @@ class VisionTransformerConfig(_Settings):
             raise ValueError(f"image_size {self.image_size} must be at least patch_size {self.patch_size}")
         return self
 
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "VisionTransformerConfig":
+        if self.width % (self.width // 64):
+            raise ValueError(f"width {self.width} is not divisible by its {self.width // 64} attention heads")
+        return self
+
     @property
     def feature_dim(self) -> int:
         """Length of a feature vector."""
         return self.output_dim
+
+
+_NumBlocks = Annotated[int, Field(ge=1, le=256)]
 
 
 class ModifiedResNetConfig(_Settings):
@@ -242,20 +262,28 @@ class ModifiedResNetConfig(_Settings):
     Attributes:
         kind: Name of the network.
         in_channels: Channels of the first layer; 13 inserts the cirrus band B10 as zeros.
-        image_size: Side of an image in pixels, a multiple of 32.
-        width: Channels after the stem; the attention pooling has ``width // 2`` heads.
+        image_size: Side of an image in pixels, 32 or more; not one less than a multiple of 32.
+        width: Channels after the stem; the attention pooling has ``width // 2`` heads, which must divide 32 ``width``.
         num_blocks: Bottleneck blocks in each of the four stages.
         output_dim: Length of a feature vector.
         trainable: Whether its weights move in training; False also keeps its normalisation statistics.
     """
 
     kind: Literal["clip_resnet"] = "clip_resnet"
-    in_channels: int = Field(default=13, ge=1)
-    image_size: int = Field(default=256, ge=32, multiple_of=32)
-    width: int = Field(default=64, ge=2, multiple_of=2)
-    num_blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
-    output_dim: int = Field(default=256, ge=1)
+    in_channels: int = Field(default=13, ge=1, le=1024)
+    image_size: int = Field(default=256, ge=32, le=_MAX_DIM)
+    width: int = Field(default=64, ge=2, le=_MAX_DIM)
+    num_blocks: tuple[_NumBlocks, _NumBlocks, _NumBlocks, _NumBlocks] = (3, 4, 6, 3)
+    output_dim: int = Field(default=256, ge=1, le=_MAX_DIM)
     trainable: bool = True
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "ModifiedResNetConfig":
+        if self.image_size % 32 == 31:
+            raise ValueError(f"image_size {self.image_size} is one less than a multiple of 32; crop a pixel")
+        if 32 * self.width % (self.width // 2):
+            raise ValueError(f"32 width is {32 * self.width}, not divisible by {self.width // 2} attention heads")
+        return self
 
     @property
     def feature_dim(self) -> int:
@@ -280,7 +308,7 @@ class ImageHeadConfig(_Settings):
     """
 
     kind: Literal["projection", "identity"] = "projection"
-    hidden_dim: int = Field(default=256, ge=0)
+    hidden_dim: int = Field(default=256, ge=0, le=_MAX_DIM)
     feature_dropout: float = Field(default=0.0, ge=0, lt=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
 

@@ -12,7 +12,7 @@ from satclip_model.errors import CheckpointError
 
 _OFFICIAL: Final = re.compile(r"microsoft/SatCLIP-(?:ResNet18|ResNet50|ViT16)-L(?:10|40)")
 _NAMED: Final = re.compile(
-    r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<file>[^:]+))?", re.ASCII
+    r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<file>[^:\n]+))?", re.ASCII
 )
 _SAFETENSORS: Final = ".safetensors"
 
@@ -45,7 +45,7 @@ def parse_hub_name(name: str) -> HubName:
         CheckpointError: ``name`` is none of these.
     """
     match = _NAMED.fullmatch(name)
-    if match is not None:
+    if match is not None and all(_stays_inside(match[part]) for part in ("revision", "file")):
         repo, file, revision = match["repo"], match["file"], match["revision"] or "main"
         if file is not None:
             return HubName(repo, file, revision)
@@ -55,6 +55,11 @@ def parse_hub_name(name: str) -> HubName:
         f"{name}: no such file, and no name on the Hugging Face Hub; expected a path, OWNER/NAME:FILE, or "
         "microsoft/SatCLIP-{ResNet18,ResNet50,ViT16}-L{10,40}"
     )
+
+
+def _stays_inside(path: str | None) -> bool:
+    """Whether a path has no parts that lead out of its folder."""
+    return path is None or not {"", ".", ".."} & set(re.split(r"[/\\]", path))
 
 
 def resolve(source: str | Path, *, download: bool = False) -> Path:
@@ -70,7 +75,7 @@ def resolve(source: str | Path, *, download: bool = False) -> Path:
     Raises:
         CheckpointError: Neither path nor name; not in the cache and ``download`` is False; or the Hub does not give it.
     """
-    if isinstance(source, Path) or Path(source).exists():
+    if isinstance(source, Path) or _exists(Path(source)):
         return Path(source)
     name = parse_hub_name(source)
     path = _local_file(name, download=download)
@@ -79,6 +84,14 @@ def resolve(source: str | Path, *, download: bool = False) -> Path:
         folder = name.file.rpartition("/")[0]
         _local_file(HubName(name.repo, f"{folder}/config.json".lstrip("/"), commit), download=download)
     return path
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is something at a path; a name too long for one is none."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _local_file(name: HubName, *, download: bool) -> Path:

@@ -1,20 +1,23 @@
-"""What the formats of checkpoints share: whole writes, reads without foreign code, and checked weights."""
+"""What the formats of checkpoints share: whole writes, and reads without foreign code."""
 
 import os
 import pickle
 import re
-from collections.abc import Callable, Mapping
+import struct
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 from uuid import uuid4
-from zipfile import BadZipFile, is_zipfile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from satclip_model.errors import CheckpointError
 
+_ZIP_MAGIC: Final = b"PK\x03\x04"
+_TORCHSCRIPT_PART: Final = "/constants.pkl"
 _FORBIDDEN_NAME: Final = re.compile(r"GLOBAL ([\w.]+)")
 _NUMERIC_KINDS: Final = "biuf"
 _LIGHTNING_DICTS: Final = (
@@ -24,7 +27,6 @@ _LIGHTNING_DICTS: Final = (
     "pytorch_lightning.utilities.parsing.AttributeDict",
 )
 _NUMPY_SCALARS: Final = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar")
-_LOCATION_PREFIX: Final = "location_encoder."
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -50,17 +52,15 @@ def read_archive(path: Path) -> Any:  # noqa: ANN401
     Raises:
         CheckpointError: The file is missing, truncated, no zip archive, or holds other objects.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a checkpoint")
-    if not is_zipfile(path):
-        raise CheckpointError(
-            f"{path}: {path.stat().st_size} bytes that are no whole checkpoint (not a zip archive, or cut short); copy "
-            "or train it again"
-        )
     try:
-        with torch.serialization.safe_globals(_allowed_globals()):
+        if not path.is_file():
+            found = "is no file" if path.exists() else "no such file"
+            raise CheckpointError(f"{path}: {found}; expected a checkpoint")
+        _require_stored(path)
+        with torch.serialization.safe_globals(_allowed_globals()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, BadZipFile, EOFError, OSError, *_MALFORMED) as error:
+    except _MALFORMED as error:
         named = _FORBIDDEN_NAME.search(str(error))
         reason = f"it asks for {named[1]}" if named else str(error).partition("\n")[0]
         raise CheckpointError(
@@ -69,56 +69,35 @@ def read_archive(path: Path) -> Any:  # noqa: ANN401
         ) from error
 
 
-_MALFORMED: Final = (KeyError, IndexError, TypeError, ValueError, AttributeError)
-"""What a pickle that is none of PyTorch's makes its reader raise."""
+_MALFORMED: Final = (
+    RuntimeError, pickle.UnpicklingError, BadZipFile, struct.error, EOFError, OSError, MemoryError, ArithmeticError,
+    AssertionError, LookupError, TypeError, ValueError, AttributeError,
+)  # fmt: skip
+"""What a file that is none of PyTorch's makes its reader raise."""
 
 
-def require_finite(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Raises CheckpointError unless all weights are finite."""
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path}: weight {name} is not finite; the training that made it diverged")
-
-
-def location_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the `LocationEncoder` among those of a `SatCLIP`, under the names they have in it."""
-    return {
-        name.removeprefix(_LOCATION_PREFIX): tensor
-        for name, tensor in state.items()
-        if name.startswith(_LOCATION_PREFIX)
-    }
-
-
-def load_weights(path: Path, module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copies weights into a module, which takes on their types.
-
-    Raises:
-        CheckpointError: Keys or shapes differ (all are named), a weight is not finite, or copies of one weight differ.
-    """
-    require_finite(path, state)
-    own = module.state_dict()
-    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    differences = [f"missing: {', '.join(sorted(expected.keys() - found.keys()))}"] if expected.keys() - found else []
-    if found.keys() - expected.keys():
-        differences.append(f"unexpected: {', '.join(sorted(found.keys() - expected.keys()))}")
-    differences += [
-        f"{name} has shape {found[name]}, expected {expected[name]}"
-        for name in sorted(expected.keys() & found.keys())
-        if expected[name] != found[name]
-    ]
-    if differences:
-        raise CheckpointError(f"{path}: weights and configuration do not fit: {'; '.join(differences)}")
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if name in state and tensor.is_floating_point():
-            tensor.data = tensor.data.to(state[name].dtype)
-    module.load_state_dict(dict(state))
-    unequal = [name for name, tensor in module.state_dict().items() if not torch.equal(tensor, state[name])]
-    if unequal:
+def _require_stored(path: Path) -> None:
+    """Refuses what torch.save does not write: no zip archive, compressed or overlapping parts, parts that changed."""
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        is_zip = handle.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+    try:
+        archive = ZipFile(path) if is_zip else None
+    except (BadZipFile, ValueError, struct.error):
+        archive = None
+    if archive is None:
         raise CheckpointError(
-            f"{path}: {', '.join(unequal)}: one weight under several names, whose copies differ in the file; it is of "
-            "a model with separate layers"
+            f"{path}: {size} bytes that are no whole checkpoint (not a zip archive, or cut short); copy or train it "
+            "again"
         )
+    with archive:
+        parts = archive.infolist()
+        if any(part.compress_type != ZIP_STORED for part in parts) or sum(part.file_size for part in parts) > size:
+            raise CheckpointError(f"{path}: holds compressed or overlapping parts; expected a file of torch.save")
+        if any(part.filename.endswith(_TORCHSCRIPT_PART) for part in parts):
+            raise CheckpointError(f"{path}: holds a TorchScript program; expected weights written by torch.save")
+        if (damaged := archive.testzip()) is not None:
+            raise CheckpointError(f"{path}: {damaged} does not have its checksum; the file is damaged, copy it again")
 
 
 def _allowed_globals() -> list[Any]:
@@ -131,8 +110,8 @@ def _allowed_globals() -> list[Any]:
     ]
 
 
-def _number(dtype: "np.dtype[Any]", data: bytes) -> bool | int | float:
+def _number(dtype: "np.dtype[Any]", data: bytes) -> float:
     if dtype.kind not in _NUMERIC_KINDS:
         raise pickle.UnpicklingError(f"a scalar of type {dtype}, expected a number")
-    value: bool | int | float = np.frombuffer(data, dtype, count=1)[0].item()
+    value: float = np.frombuffer(data, dtype, count=1)[0].item()
     return value

@@ -1,5 +1,6 @@
 """One way in for models of every format, by path or by name on the Hugging Face Hub."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -60,12 +61,16 @@ def load_location_encoder(source: str | Path, *, download: bool = False) -> Loca
 
 def _is_safetensors(path: Path) -> bool:
     """Whether the file begins with the length of a JSON header and the header's brace."""
-    if not path.is_file():
-        return path.suffix == ".safetensors"
-    with path.open("rb") as handle:
-        head = handle.read(_SAFETENSORS_HEADER_BYTES + 1)
+    if path.suffix == ".safetensors":
+        return True
+    try:
+        with path.open("rb") as handle:
+            head = handle.read(_SAFETENSORS_HEADER_BYTES + 1)
+            size = handle.seek(0, os.SEEK_END)
+    except OSError:
+        return False
     length = int.from_bytes(head[:_SAFETENSORS_HEADER_BYTES], "little")
-    return path.suffix == ".safetensors" or (head[_SAFETENSORS_HEADER_BYTES:] == b"{" and length < path.stat().st_size)
+    return head[_SAFETENSORS_HEADER_BYTES:] == b"{" and length < size
 
 
 def _is_official(path: Path, content: object) -> bool:

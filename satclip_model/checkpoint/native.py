@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from satclip_model.checkpoint.archive import load_weights, location_weights, read_archive, require_finite, write_whole
-from satclip_model.config import SatCLIPConfig
+from satclip_model.checkpoint.archive import read_archive, write_whole
+from satclip_model.checkpoint.weights import build_with_weights, location_weights, require_weights
+from satclip_model.config import SatCLIPConfig, told
 from satclip_model.errors import CheckpointError
 from satclip_model.location_encoder import LocationEncoder
 from satclip_model.satclip import SatCLIP
@@ -45,7 +45,7 @@ def checkpoint_content(path: Path, model: SatCLIP, record: Mapping[str, Any]) ->
         ValueError: ``record`` holds NaN or infinity.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    require_finite(path, state)
+    require_weights(path, state)
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -81,9 +81,7 @@ def model_from_content(path: Path, content: object) -> tuple[SatCLIP, dict[str, 
         CheckpointError: As for `read_checkpoint`.
     """
     config, record, state = _parse(path, content)
-    model = SatCLIP(config)
-    load_weights(path, model, state)
-    return model.eval(), record
+    return build_with_weights(path, lambda: SatCLIP(config), state), record
 
 
 def location_encoder_from_content(path: Path, content: object) -> tuple[LocationEncoder, dict[str, Any]]:
@@ -93,9 +91,7 @@ def location_encoder_from_content(path: Path, content: object) -> tuple[Location
         CheckpointError: As for `read_checkpoint`.
     """
     config, record, state = _parse(path, content)
-    encoder = LocationEncoder(config.location)
-    load_weights(path, encoder, location_weights(state))
-    return encoder.eval(), record
+    return build_with_weights(path, lambda: LocationEncoder(config.location), location_weights(state)), record
 
 
 def _parse(path: Path, content: object) -> tuple[SatCLIPConfig, dict[str, Any], dict[str, Tensor]]:
@@ -110,11 +106,11 @@ def _parse(path: Path, content: object) -> tuple[SatCLIPConfig, dict[str, Any], 
         config = SatCLIPConfig.model_validate_json(content["config"])
         record = json.loads(content["record"])
         state = dict(content["state_dict"])
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{path}: the part 'config', 'record' or 'state_dict' is not valid: {error}; train the model again"
+            f"{path}: the part 'config', 'record' or 'state_dict' is not valid: {told(error)}; train the model again"
         ) from error
-    if not isinstance(record, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise CheckpointError(f"{path}: expected a record of names and a state_dict of tensors; train it again")
-    require_finite(path, state)
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path}: the record is a {type(record).__name__}, expected a dictionary; train it again")
+    require_weights(path, state)
     return config, record, state

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from satclip_model.checkpoint.analytic_harmonics import to_analytic_harmonics
-from satclip_model.checkpoint.archive import load_weights, location_weights, read_archive, require_finite, write_whole
+from satclip_model.checkpoint.archive import read_archive, write_whole
 from satclip_model.checkpoint.official_names import (
     from_official,
     location_from_official,
@@ -23,7 +23,8 @@ from satclip_model.checkpoint.official_settings import (
     location_config_from_hyper_parameters,
     location_hyper_parameters,
 )
-from satclip_model.config import LocationEncoderConfig, SatCLIPConfig
+from satclip_model.checkpoint.weights import LOCATION_PREFIX, build_with_weights, location_weights, require_weights
+from satclip_model.config import LocationEncoderConfig, SatCLIPConfig, told
 from satclip_model.errors import CheckpointError
 from satclip_model.location_encoder import LocationEncoder
 from satclip_model.satclip import SatCLIP
@@ -32,7 +33,6 @@ RECORD_KEY: Final = "satclip_pipeline"
 """Key of a file of `write_official_checkpoint` that other loaders skip: our settings and the record, as JSON."""
 LIGHTNING_VERSION: Final = "2.0.0"
 """Version named in a written file: the layout has not changed since."""
-_LOCATION_PREFIX: Final = "location_encoder."
 _VISUAL_PREFIX: Final = "model.visual."
 
 
@@ -64,7 +64,7 @@ def write_official_checkpoint(
     if location_only and isinstance(model, SatCLIP):
         model = model.location_encoder
     config, hyper_parameters, state = official_parts(model)
-    require_finite(path, state)
+    require_weights(path, state)
     ours = {"config": config.model_dump(mode="json"), "record": dict(record or {})}
     content = {
         "epoch": 0,
@@ -113,9 +113,7 @@ def official_model_from_content(path: Path, content: object) -> tuple[SatCLIP, d
         implied = config_from_hyper_parameters(hyper_parameters)
         config = implied if ours is None else _own_config(ours, implied)
         weights = from_official(config, state)
-    model = SatCLIP(config)
-    load_weights(path, model, weights)
-    return model.eval(), {} if ours is None else ours["record"]
+    return build_with_weights(path, lambda: SatCLIP(config), weights), {} if ours is None else ours["record"]
 
 
 def official_location_encoder_from_content(path: Path, content: object) -> tuple[LocationEncoder, dict[str, Any]]:
@@ -129,9 +127,7 @@ def official_location_encoder_from_content(path: Path, content: object) -> tuple
         implied = location_config_from_hyper_parameters(hyper_parameters)
         config = implied if ours is None else _own_location_config(ours, implied)
         weights = location_from_official(state)
-    encoder = LocationEncoder(config)
-    load_weights(path, encoder, weights)
-    return encoder.eval(), {} if ours is None else ours["record"]
+    return build_with_weights(path, lambda: LocationEncoder(config), weights), {} if ours is None else ours["record"]
 
 
 def official_parts(
@@ -146,8 +142,9 @@ def official_parts(
     if isinstance(model, LocationEncoder):
         location, state = to_analytic_harmonics(model.config, state)
         return location, location_hyper_parameters(location), location_to_official(state)
-    location, of_location = to_analytic_harmonics(model.config.location, location_weights(state))
-    state |= {f"{_LOCATION_PREFIX}{name}": tensor for name, tensor in of_location.items()}
+    of_location = location_weights(state)
+    location, of_location = to_analytic_harmonics(model.config.location, of_location)
+    state |= {f"{LOCATION_PREFIX}{name}": tensor for name, tensor in of_location.items()}
     config = model.config.model_copy(update={"location": location})
     return config, hyper_parameters_from_config(config), _single_precision_images(to_official(config, state))
 
@@ -166,14 +163,12 @@ def _parse(path: Path, content: object) -> tuple[dict[str, Any], dict[str, Tenso
         raise CheckpointError(
             f"{path}: found {described(content)}, expected a Lightning checkpoint with hyper_parameters and state_dict"
         )
-    if not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise CheckpointError(f"{path}: state_dict holds other things than tensors; ask for an intact copy")
-    require_finite(path, state)
+    require_weights(path, state)
     try:
         ours = json.loads(parts[RECORD_KEY]) if RECORD_KEY in parts else None
         if ours is not None and not (isinstance(ours["config"], dict) and isinstance(ours["record"], dict)):
             raise ValueError("config and record are no objects")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: the part {RECORD_KEY!r} is not valid: {error}") from error
     return dict(hyper_parameters), _single_precision_images(state), ours
 
@@ -192,7 +187,7 @@ def _own_config(ours: Mapping[str, Any], implied: SatCLIPConfig) -> SatCLIPConfi
         config = SatCLIPConfig.model_validate(ours["config"])
         agrees = config_from_hyper_parameters(hyper_parameters_from_config(config)) == implied
     except ValueError as error:
-        raise CheckpointError(f"the settings in {RECORD_KEY!r} are not valid: {error}") from error
+        raise CheckpointError(f"the settings in {RECORD_KEY!r} are not valid: {told(error)}") from error
     if not agrees:
         raise CheckpointError(f"hyper_parameters contradict the settings in {RECORD_KEY!r}; remove one of them")
     return config
@@ -204,7 +199,7 @@ def _own_location_config(ours: Mapping[str, Any], implied: LocationEncoderConfig
         config = LocationEncoderConfig.model_validate(given)
         agrees = location_config_from_hyper_parameters(location_hyper_parameters(config)) == implied
     except ValueError as error:
-        raise CheckpointError(f"the settings in {RECORD_KEY!r} are not valid: {error}") from error
+        raise CheckpointError(f"the settings in {RECORD_KEY!r} are not valid: {told(error)}") from error
     if not agrees:
         raise CheckpointError(f"hyper_parameters contradict the settings in {RECORD_KEY!r}; remove one of them")
     return config

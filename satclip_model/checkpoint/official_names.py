@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from satclip_model.checkpoint.archive import location_weights
+from satclip_model.checkpoint.weights import location_weights
 from satclip_model.config import MoCoConfig, ModifiedResNetConfig, SatCLIPConfig, VisionTransformerConfig
 from satclip_model.errors import CheckpointError
 
@@ -125,7 +125,9 @@ def location_to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and torch.allclose(first, second, rtol=0, atol=0, equal_nan=True)
+    return first.shape == second.shape and torch.allclose(
+        first.double(), second.double(), rtol=0, atol=0, equal_nan=True
+    )
 
 
 def _image_name(config: SatCLIPConfig, visual_name: str) -> str:

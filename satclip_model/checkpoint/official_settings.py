@@ -10,8 +10,6 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final, get_args
 
-from pydantic import ValidationError
-
 from satclip_model.config import (
     CoordinatesConfig,
     FCNetConfig,
@@ -30,6 +28,7 @@ from satclip_model.config import (
     SirenConfig,
     SphericalHarmonicsConfig,
     VisionTransformerConfig,
+    told,
 )
 from satclip_model.errors import CheckpointError
 
@@ -85,11 +84,7 @@ def location_config_from_hyper_parameters(hyper_parameters: Mapping[str, Any]) -
         CheckpointError: As for `config_from_hyper_parameters`.
     """
     _require_known(hyper_parameters)
-    return LocationEncoderConfig(
-        positional_encoding=_guarded(positional_encoding_config, hyper_parameters),
-        network=_guarded(network_config, hyper_parameters),
-        embedding_dim=_guarded(lambda given: int(given["embed_dim"]), hyper_parameters),
-    )
+    return _guarded(_location_config, hyper_parameters)
 
 
 def hyper_parameters_from_config(config: SatCLIPConfig) -> dict[str, Any]:
@@ -112,6 +107,14 @@ def location_hyper_parameters(config: LocationEncoderConfig) -> dict[str, Any]:
     return {name: arguments.get(name, _UNUSED.get(name)) for name in (*MODULE_ARGUMENTS, *FORMER_ARGUMENTS)}
 
 
+def _location_config(given: Mapping[str, Any]) -> LocationEncoderConfig:
+    return LocationEncoderConfig(
+        positional_encoding=positional_encoding_config(given),
+        network=network_config(given),
+        embedding_dim=given["embed_dim"],
+    )
+
+
 def _require_known(hyper_parameters: Mapping[str, Any]) -> None:
     ignored = [name for name in (*FORMER_ARGUMENTS, *_ADDED_BY_LIGHTNING) if name in hyper_parameters]
     if ignored:
@@ -132,8 +135,8 @@ def _guarded[T](read: Callable[[Mapping[str, Any]], T], given: Mapping[str, Any]
             f"hyper_parameters lack {error}; found {', '.join(sorted(map(str, given))) or 'none'}; expected the "
             "arguments of SatCLIP's Lightning module"
         ) from error
-    except (TypeError, ValueError, ValidationError) as error:
-        raise CheckpointError(f"hyper_parameters are none of SatCLIP's: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"hyper_parameters are none of SatCLIP's: {told(error)}") from error
 
 
 def positional_encoding_config(given: Mapping[str, Any]) -> PositionalEncodingConfig:

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from satclip_model.checkpoint.archive import load_weights, location_weights, require_finite, write_whole
-from satclip_model.config import LocationEncoderConfig, SatCLIPConfig
+from satclip_model.checkpoint.archive import write_whole
+from satclip_model.checkpoint.weights import build_with_weights, location_weights, require_weights
+from satclip_model.config import LocationEncoderConfig, SatCLIPConfig, told
 from satclip_model.errors import CheckpointError
 from satclip_model.location_encoder import LocationEncoder
 from satclip_model.satclip import SatCLIP
@@ -38,7 +39,7 @@ def write_safetensors(path: Path, model: SatCLIP | LocationEncoder, record: Mapp
         ValueError: ``record`` holds NaN or infinity.
     """
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    require_finite(path, state)
+    require_weights(path, state)
     weights = safetensors.torch.save(state, metadata={"format": "pt"})
     description = {
         "format": FORMAT,
@@ -63,9 +64,8 @@ def read_safetensors(path: Path) -> tuple[SatCLIP, dict[str, Any]]:
     description, state = _read(path)
     if description["towers"] != "both":
         raise CheckpointError(f"{path}: holds the location tower alone; read it with load_location_encoder")
-    model = SatCLIP(_config(path, SatCLIPConfig, description["config"]))
-    load_weights(path, model, state)
-    return model.eval(), description["record"]
+    config = _config(path, SatCLIPConfig, description["config"])
+    return build_with_weights(path, lambda: SatCLIP(config), state), description["record"]
 
 
 def read_safetensors_location_encoder(path: Path) -> tuple[LocationEncoder, dict[str, Any]]:
@@ -80,9 +80,7 @@ def read_safetensors_location_encoder(path: Path) -> tuple[LocationEncoder, dict
         state = location_weights(state)
     else:
         config = _config(path, LocationEncoderConfig, description["config"])
-    encoder = LocationEncoder(config)
-    load_weights(path, encoder, state)
-    return encoder.eval(), description["record"]
+    return build_with_weights(path, lambda: LocationEncoder(config), state), description["record"]
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -93,11 +91,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(
             f"{path}: no {CONFIG_NAME} beside it, which says what the weights are of; copy both files"
         )
-    weights = path.read_bytes()
     try:
+        weights = path.read_bytes()
         description = json.loads(beside.read_bytes())
         state = safetensors.torch.load(weights)
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, RecursionError, OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: it or its {CONFIG_NAME} is damaged ({error}); copy both files again") from error
     _require_description(beside, description)
     if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
@@ -122,4 +120,4 @@ def _config[T: (SatCLIPConfig, LocationEncoderConfig)](path: Path, kind: type[T]
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        raise CheckpointError(f"{path.with_name(CONFIG_NAME)}: 'config' is not valid: {error}") from error
+        raise CheckpointError(f"{path.with_name(CONFIG_NAME)}: 'config' is not valid: {told(error)}") from error

@@ -8,7 +8,8 @@ from typing import Final
 from jaxtyping import Float
 from torch import Tensor
 
-from satclip_model.checkpoint.archive import load_weights, read_archive
+from satclip_model.checkpoint.archive import read_archive
+from satclip_model.checkpoint.weights import load_weights
 from satclip_model.config import MoCoConfig
 from satclip_model.errors import CheckpointError
 from satclip_model.image_encoder.image_input import center_crop
@@ -83,7 +84,9 @@ def load_moco_weights(backbone: MoCoBackbone, source: str | Path, *, download: b
 
     path = resolve(source, download=download)
     content = read_archive(path)
-    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    ):
         raise CheckpointError(f"{path}: holds {_describe(content)}; expected a state_dict of a timm network")
     weights = {name: tensor for name, tensor in content.items() if not name.startswith(_CLASSIFIERS)}
     load_weights(path, backbone.network, weights)

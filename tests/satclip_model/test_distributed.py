@@ -56,7 +56,7 @@ def test_unequal_batches_are_refused_on_every_rank(found: list[dict[str, Any]]) 
 
 
 def test_a_loss_that_diverges_on_one_rank_stops_all(found: list[dict[str, Any]]) -> None:
-    assert [rank["divergence"] for rank in found] == ["loss is nan in epoch 0, batch 3"] * NUM_RANKS
+    assert [rank["divergence"] for rank in found] == ["loss is nan"] * NUM_RANKS
 
 
 def test_the_ranks_left_nothing_behind(found: list[dict[str, Any]]) -> None:

@@ -64,6 +64,12 @@ def test_names_are_parsed(name: str, expected: HubName) -> None:
         "a/b:",
         "",
         "a/b:c:d",
+        "a/b:../../etc/passwd",
+        "a/b:/etc/passwd",
+        "a/b:..\\c",
+        "a/b:runs/./c",
+        "a/b@../../x:c",
+        "a/b:c\nd",
     ],
 )
 def test_what_is_no_name_is_told(name: str) -> None:

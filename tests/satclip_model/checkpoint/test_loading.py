@@ -150,6 +150,25 @@ def test_lightning_checkpoint_of_another_module_is_told(tmp_path: Path) -> None:
 def test_missing_files_and_folders_are_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"absent\.ckpt: no such file, and no name on the Hugging Face Hub"):
         load_model(str(tmp_path / "absent.ckpt"))
-    for path in (tmp_path / "absent.ckpt", tmp_path / "absent.safetensors", tmp_path):
+    for path in (tmp_path / "absent.ckpt", tmp_path / "absent.safetensors"):
         with pytest.raises(CheckpointError, match="no such file"):
             load_model(path)
+    with pytest.raises(CheckpointError, match="is no file; expected a checkpoint"):
+        load_model(tmp_path)
+    for source in ("x" * 5000, Path("x" * 5000)):
+        with pytest.raises(CheckpointError, match=r"no such file|too long"):
+            load_model(source)
+
+
+def test_file_that_cannot_be_opened_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_safetensors(tmp_path / "model.safetensors", model_in_float64())
+    write_checkpoint(tmp_path / "model.ckpt", model_in_float64(), {})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    for name in ("model.safetensors", "model.ckpt"):
+        with pytest.raises(CheckpointError, match=f"{name}.*Permission denied"):
+            load_location_encoder(tmp_path / name)

@@ -113,3 +113,27 @@ def test_transformer_starts_as_the_original() -> None:
 def test_an_image_smaller_than_a_token_is_refused() -> None:
     with pytest.raises(ValidationError, match="image_size 16 must be at least patch_size 32"):
         VisionTransformerConfig(image_size=16, patch_size=32)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        VisionTransformerConfig(image_size=32, patch_size=16, width=96, num_layers=1, output_dim=5),
+        ModifiedResNetConfig(image_size=48, width=8, num_blocks=(1, 1, 1, 1), output_dim=5),
+        ModifiedResNetConfig(image_size=65, width=9, num_blocks=(1, 1, 1, 1), output_dim=5),
+    ],
+    ids=["width 96", "image size 48", "image size 65"],
+)
+def test_sizes_that_the_original_takes_are_taken(config: VisionTransformerConfig | ModifiedResNetConfig) -> None:
+    features = build(config).eval()(torch.rand(2, 13, config.image_size, config.image_size))
+    assert features.shape == (2, 5)
+    assert bool(torch.isfinite(features).all())
+
+
+def test_sizes_that_no_attention_takes_are_told() -> None:
+    with pytest.raises(ValidationError, match="width 200 is not divisible by its 3 attention heads"):
+        VisionTransformerConfig(width=200)
+    with pytest.raises(ValidationError, match="32 width is 352, not divisible by 5 attention heads"):
+        ModifiedResNetConfig(width=11)
+    with pytest.raises(ValidationError, match="image_size 63 is one less than a multiple of 32"):
+        ModifiedResNetConfig(image_size=63)
