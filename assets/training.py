@@ -14,25 +14,23 @@ class SatclipCheckpointConfig(TrainingConfig, dg.Config):
     """How the two towers are trained."""
 
     dataset_version: str = Field(default="latest", description="Which dataset.")
-    backbone_seed: int = Field(default=0, ge=0, description="Seed of the image backbone's random filters.")
-    backbone_filters: int = Field(default=64, ge=1, le=1024, description="Filters of the image backbone per scale.")
+    features: str = Field(
+        default="latest", description="Fingerprint of the image features, or latest for those of this dataset."
+    )
 
 
 @dg.asset(group_name=GROUP, kinds={"pytorch", "lightning"}, deps=[image_features], pool="gpu")
 def satclip_checkpoint(config: SatclipCheckpointConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """Location and image towers trained on a dataset that passed its checks, split by place."""
     from assets.metadata import loss_curves, plain_metrics
-    from pipelines.features.view_bank import image_features_path, open_image_features
+    from pipelines.features.view_bank import image_features_path, open_image_features, resolve_fingerprint
     from pipelines.patches.dataset import open_patch_dataset
     from pipelines.provenance import content_hash
     from pipelines.training.checkpoints import open_run, publish_run, run_folder
     from pipelines.training.run import train
-    from satclip_model.config import RandomFeaturesConfig
-    from satclip_model.image_encoder import RandomConvolutionalFeatures
 
     dataset = open_patch_dataset(workspace.path, config.dataset_version)
-    backbone = RandomFeaturesConfig(seed=config.backbone_seed, num_filters=config.backbone_filters)
-    fingerprint = RandomConvolutionalFeatures(backbone).fingerprint
+    fingerprint = resolve_fingerprint(workspace.path, dataset.version, config.features)
     path = image_features_path(workspace.path, dataset.version, fingerprint)
     features = open_image_features(path, dataset.version, fingerprint)
     settings = TrainingConfig(**config.model_dump(include=set(TrainingConfig.model_fields)))

@@ -22,14 +22,14 @@ from pipelines.embeddings.products import PointTable, build_embeddings
 from pipelines.evaluation.scores import margins, markdown_table
 from pipelines.evaluation.stage import MODEL_NAME, score_embeddings
 from pipelines.evaluation.tasks import TaskConfig
-from pipelines.features.view_bank import image_features_path, open_image_features
+from pipelines.features.backbones import open_backbone
+from pipelines.features.config import ImageBackboneSettings, ViewsConfig
+from pipelines.features.view_bank import bank_fingerprint, image_features_path, open_image_features
 from pipelines.patches.dataset import open_patch_dataset
 from pipelines.training.checkpoints import open_run, run_folder
 from pipelines.training.config import TrainingConfig
 from pipelines.training.run import train
 from pipelines.workspace import workspace_root
-from satclip_model.config import RandomFeaturesConfig
-from satclip_model.image_encoder import RandomConvolutionalFeatures
 
 PRESET = Path(__file__).resolve().parents[1] / "assets" / "config" / "sandbox.yaml"
 SEEDS = (0, 1, 2)
@@ -44,9 +44,10 @@ def measure(root: Path, tables_root: str | None, num_labels: int | None = None) 
     """Scores in CoordBench's columns and retrieval metrics, a row per seed."""
     settings = yaml.safe_load(PRESET.read_text())["ops"]
     dataset = open_patch_dataset(root)
-    backbone = RandomConvolutionalFeatures(RandomFeaturesConfig(**settings["image_features"]["config"]))
-    path = image_features_path(root, dataset.version, backbone.fingerprint)
-    features = open_image_features(path, dataset.version, backbone.fingerprint)
+    backbone = open_backbone(ImageBackboneSettings(**settings["image_features"]["config"]))
+    fingerprint = bank_fingerprint(backbone, ViewsConfig())
+    path = image_features_path(root, dataset.version, fingerprint)
+    features = open_image_features(path, dataset.version, fingerprint)
     tasks = [TaskConfig(**each) for each in settings["downstream_scores"]["config"]["tasks"]]
     tasks = [task for task in tasks if task.name in MARGIN_TASKS]
     if num_labels is not None:

@@ -1,29 +1,40 @@
-"""Image features of a dataset: computed once, shard by shard, and read back only with their parents."""
+"""The view bank: image features of views of every patch, computed once and read back only with their parents."""
 
+import json
 import logging
-import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 import pandas as pd
-import torch
-import zarr
-import zarr.errors
 from numpy.typing import NDArray
 
 from pipelines.atomic import write_json
 from pipelines.errors import ArtefactError, DatasetError
-from pipelines.patches.radiometry import reflectance
+from pipelines.features.bank_file import (
+    COMPLETE,
+    RECORD,
+    bank_array,
+    create_bank,
+    open_bank,
+    patch_digests,
+    read_record,
+)
+from pipelines.features.config import ImageBackboneSettings, ViewsConfig
+from pipelines.features.encoding import ViewEncoder, choose_device
+from pipelines.patches.dataset import LATEST
 from pipelines.progress import Progress
 from pipelines.provenance import content_hash, package_versions
-from satclip_model.image_encoder import RandomConvolutionalFeatures
+from satclip_model.image_encoder import ImageBackbone
 
 logger = logging.getLogger(__name__)
 
-FEATURE_DTYPE: Final = "float32"
-_RECORD = "image_features"
+_FORMAT: Final = 2
+_FINGERPRINT_DIGITS: Final = 16
+_LARGEST: Final = float(np.finfo(np.float16).max)
 
 
 class PatchSource(Protocol):
@@ -35,7 +46,7 @@ class PatchSource(Protocol):
 
     @property
     def places(self) -> pd.DataFrame:
-        """One row per place in store order, with columns valid, boa_add_offset and sha256."""
+        """One row per place in store order, with columns place_id, valid, boa_add_offset and sha256."""
 
     @property
     def num_places(self) -> int:
@@ -55,17 +66,29 @@ class PatchSource(Protocol):
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Features of all places of a dataset, in store order.
+    """Features of all views of all places of a dataset, in store order.
 
     Attributes:
-        features: Shape (num_places, feature_dim), float32; NaN where a place has no patch.
+        features: Shape (num_places, num_views, feature_dim), float16; NaN where a place has no patch.
         valid: Shape (num_places,), whether the place has features.
-        record: What made them: dataset_version, fingerprint, encoder (its settings), feature_dim, packages.
+        record: What made them: dataset_version, content_sha256, fingerprint (of the bank), backbone_fingerprint,
+            encoder (its configuration), backbone (`ImageBackboneSettings` that open it again, or None), views
+            (`ViewsConfig`), feature_dim, packages.
     """
 
-    features: NDArray[np.float32]
+    features: NDArray[np.float16]
     valid: NDArray[np.bool_]
     record: dict[str, Any]
+
+    @property
+    def plain(self) -> NDArray[np.float16]:
+        """Features of the patches themselves, view 0, shape (num_places, feature_dim)."""
+        return self.features[:, 0]
+
+    @property
+    def num_views(self) -> int:
+        """Views per place."""
+        return int(self.features.shape[1])
 
 
 def dataset_content(dataset: PatchSource) -> str:
@@ -73,170 +96,205 @@ def dataset_content(dataset: PatchSource) -> str:
     return content_hash(list(dataset.places["sha256"]))
 
 
+def bank_fingerprint(backbone: ImageBackbone, views: ViewsConfig) -> str:
+    """Hex digest of an encoder and of the views; with one view, the plain one, the augmentations do not matter."""
+    seen = views.model_dump(mode="json") if views.num_views > 1 else {"num_views": 1}
+    return content_hash({"format": _FORMAT, "backbone": backbone.fingerprint, "views": seen})[:_FINGERPRINT_DIGITS]
+
+
 def image_features_path(root: Path, dataset_version: str, fingerprint: str) -> Path:
-    """Where the features of a dataset under an encoder live in the workspace ``root``."""
+    """Where the bank of a dataset with a fingerprint lives in the workspace ``root``."""
     return root / "features" / f"{dataset_version}-{fingerprint}.zarr"
 
 
-def build_image_features(
-    dataset: PatchSource, backbone: RandomConvolutionalFeatures, path: Path, *, batch_size: int = 16
-) -> dict[str, Any]:
-    """Computes the features of every valid patch and writes them as a Zarr v3 group, one chunk per shard.
+def publish_image_features(root: Path, dataset_version: str, fingerprint: str) -> None:
+    """Makes a bank the latest of its dataset."""
+    write_json(_pointer(root, dataset_version), {"fingerprint": fingerprint})
 
-    Shards finished by an earlier, interrupted call are skipped. Offsets of the processing baseline are removed before
-    encoding.
+
+def resolve_fingerprint(root: Path, dataset_version: str, fingerprint: str = LATEST) -> str:
+    """The fingerprint behind ``latest``, any other as it is.
+
+    Raises:
+        ArtefactError: The dataset has no bank yet.
+    """
+    if fingerprint != LATEST:
+        return fingerprint
+    pointer = _pointer(root, dataset_version)
+    if not pointer.is_file():
+        raise ArtefactError(f"{root}: no image features of dataset {dataset_version} yet; materialize image_features")
+    return str(json.loads(pointer.read_text())["fingerprint"])
+
+
+def build_image_features(
+    dataset: PatchSource,
+    backbone: ImageBackbone,
+    path: Path,
+    views: ViewsConfig | None = None,
+    *,
+    settings: ImageBackboneSettings | None = None,
+    batch_size: int = 0,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Computes the features of all views of every valid patch and writes them as a Zarr v3 group, a chunk per shard.
+
+    What an interrupted call finished stays; of a finished bank only the patches that changed are encoded again. Offsets
+    of the processing baseline are removed before encoding.
 
     Args:
         dataset: The patches.
-        backbone: The frozen encoder.
+        backbone: The frozen encoder; it stays on its device.
         path: The Zarr group to write or to go on with.
-        batch_size: Patches encoded at a time.
+        views: The views; by default the plain patch alone.
+        settings: How the backbone was opened, kept in the record; None where it was built by hand.
+        batch_size: Patches encoded at a time; 0 chooses by their size and the device, so that memory is bounded.
+        device: ``auto`` takes a CUDA device where there is one; or ``cuda``, ``cpu``.
 
     Returns:
-        The record, also kept in the group's attributes, plus ``num_valid`` and ``num_computed_shards``.
+        The record, also kept in the group's attributes, plus ``num_valid``, ``num_computed_shards`` and
+        ``num_computed_patches``.
 
     Raises:
-        ArtefactError: ``path`` holds features of another dataset or encoder.
-        DatasetError: No place has a patch, or a patch gives features that are not finite.
+        ArtefactError: ``path`` holds features of another dataset, encoder or views.
+        ConfigurationError: The device is not there, or a batch does not fit into its memory.
+        DatasetError: No place has a patch, or a patch gives features that float16 cannot hold.
     """
+    views = views or ViewsConfig()
     valid = dataset.places["valid"].to_numpy(dtype=bool)
     if not valid.any():
         raise DatasetError(f"dataset {dataset.version}: none of its {len(valid)} places has a patch; nothing to encode")
-    record = {
+    encoder = ViewEncoder(backbone, views, choose_device(device), batch_size)
+    record = _make_record(dataset, backbone, views, settings)
+    group = create_bank(path, record)
+    digests, wanted = bank_array(group, "patch_digest"), patch_digests(dataset.places)
+    stale = (np.asarray(digests[:]) != wanted).any(axis=1)
+    todo = [rows for rows in _shards(dataset) if stale[rows].any()]
+    counts = {
+        "num_valid": int(valid.sum()),
+        "num_computed_shards": len(todo),
+        "num_computed_patches": int((stale & valid).sum()),
+    }
+    logger.info(
+        "image features %s: %d of %d shards already there",
+        path.name,
+        dataset.num_shards - len(todo),
+        dataset.num_shards,
+    )
+    if not todo and group.attrs.get(COMPLETE, False):
+        return {**read_record(group), **counts}
+    group.attrs.update({RECORD: record, COMPLETE: False})
+    progress = Progress(logger, f"image features {path.name}", counts["num_computed_patches"], "patches")
+    array = bank_array(group, "features")
+    for rows, dn in _read_ahead(dataset, todo, stale & valid):
+        digests[rows] = np.where(stale[rows, None], 0, wanted[rows])
+        features = np.asarray(array[rows])
+        features[stale[rows]] = np.nan
+        for chosen, computed in _encode_shard(dataset, encoder, rows, dn, stale & valid):
+            features[chosen] = computed
+            progress.advance(len(chosen))
+        array[rows] = features
+        digests[rows] = wanted[rows]
+    bank_array(group, "valid")[:] = valid
+    group.attrs[COMPLETE] = True
+    logger.info(
+        "image features %s: %d patches, %d views, %d features each",
+        path.name, counts["num_valid"], views.num_views, backbone.feature_dim,
+    )  # fmt: skip
+    return {**record, **counts}
+
+
+def open_image_features(path: Path, dataset_version: str, fingerprint: str) -> ImageFeatures:
+    """Reads the bank of a dataset with a fingerprint.
+
+    Raises:
+        ArtefactError: It is missing, unfinished, or was made from another dataset, by another encoder or of other
+            views.
+    """
+    group = open_bank(path, {"dataset_version": dataset_version, "fingerprint": fingerprint})
+    if group is None:
+        raise ArtefactError(f"{path}: no image features there; materialize image_features")
+    if not group.attrs.get(COMPLETE, False):
+        raise ArtefactError(f"{path}: the image features are unfinished; materialize image_features again to go on")
+    return ImageFeatures(
+        features=np.asarray(bank_array(group, "features")[:]),
+        valid=np.asarray(bank_array(group, "valid")[:], dtype=bool),
+        record=read_record(group),
+    )
+
+
+def _pointer(root: Path, dataset_version: str) -> Path:
+    return root / "features" / f"{dataset_version}-latest.json"
+
+
+def _make_record(
+    dataset: PatchSource, backbone: ImageBackbone, views: ViewsConfig, settings: ImageBackboneSettings | None
+) -> dict[str, Any]:
+    return {
         "dataset_version": dataset.version,
         "content_sha256": dataset_content(dataset),
-        "fingerprint": backbone.fingerprint,
+        "fingerprint": bank_fingerprint(backbone, views),
+        "backbone_fingerprint": backbone.fingerprint,
         "encoder": backbone.config.model_dump(mode="json"),
+        "backbone": None if settings is None else settings.model_dump(mode="json"),
+        "views": views.model_dump(mode="json"),
+        "num_views": views.num_views,
         "feature_dim": backbone.feature_dim,
         "num_places": dataset.num_places,
         "shard_size": dataset.shard_size,
         "packages": package_versions(),
     }
-    array = _open_for_writing(path, record)
-    offsets = dataset.places["boa_add_offset"].to_numpy()
-    done_folder = _done_folder(path)
-    finished = {int(each.stem) for each in done_folder.glob("*.json")} if done_folder.is_dir() else set()
-    if _is_complete(path):
-        finished = set(range(dataset.num_shards))
-    todo = [shard for shard in range(dataset.num_shards) if shard not in finished]
-    logger.info("image features %s: %d of %d shards already there", path.name, len(finished), dataset.num_shards)
-    num_todo = sum(_num_valid(dataset, shard, valid) for shard in todo)
-    progress = Progress(logger, f"image features {path.name}", num_todo, "patches")
-    device = next(backbone.buffers()).device
-    for shard in todo:
-        rows = slice(shard * dataset.shard_size, min((shard + 1) * dataset.shard_size, dataset.num_places))
-        features = np.full((rows.stop - rows.start, backbone.feature_dim), np.nan, dtype=np.float32)
-        wanted = np.flatnonzero(valid[rows])
-        if wanted.size:
-            dn = dataset.read_shard_dn(shard)
-            for start in range(0, len(wanted), batch_size):
-                chosen = wanted[start : start + batch_size]
-                batch = torch.from_numpy(reflectance(dn[chosen], offsets[rows][chosen])).to(device)
-                features[chosen] = backbone(batch).cpu().numpy()
-                progress.advance(len(chosen))
-            if not np.isfinite(features[wanted]).all():
-                row = rows.start + int(wanted[~np.isfinite(features[wanted]).all(axis=1)][0])
-                raise DatasetError(
-                    f"dataset {dataset.version}: the patch in row {row} gives features that are not finite; check "
-                    "its pixels"
-                )
-        array[rows] = features.astype(array.dtype)
-        write_json(done_folder / f"{shard:05d}.json", {"shard": shard, "num_patches": len(wanted)})
-    if not _is_complete(path):
-        zarr.open_group(path, mode="r+").create_array("valid", data=valid, chunks=(max(len(valid), 1),), overwrite=True)
-        zarr.open_group(path, mode="r+").attrs["complete"] = True
-    shutil.rmtree(done_folder, ignore_errors=True)
-    logger.info("image features %s: %d patches, %d features each", path.name, int(valid.sum()), backbone.feature_dim)
-    return {**record, "num_valid": int(valid.sum()), "num_computed_shards": len(todo)}
 
 
-def open_image_features(path: Path, dataset_version: str, fingerprint: str) -> ImageFeatures:
-    """Reads the features of a dataset under an encoder.
-
-    Raises:
-        ArtefactError: They are missing, unfinished, or were made from another dataset or by another encoder.
-    """
-    group = _open_group(path)
-    if group is None:
-        raise ArtefactError(f"{path}: no image features there; materialize image_features")
-    record = _read_record(group)
-    _require_parents(path, record, {"dataset_version": dataset_version, "fingerprint": fingerprint})
-    if not group.attrs.get("complete", False):
-        raise ArtefactError(f"{path}: the image features are unfinished; materialize image_features again to go on")
-    features = np.asarray(_array(group, "features")[:], dtype=np.float32)
-    return ImageFeatures(features=features, valid=np.asarray(_array(group, "valid")[:], dtype=bool), record=record)
+def _shards(dataset: PatchSource) -> list[slice]:
+    size, num_places = dataset.shard_size, dataset.num_places
+    return [slice(shard * size, min((shard + 1) * size, num_places)) for shard in range(dataset.num_shards)]
 
 
-def _num_valid(dataset: PatchSource, shard: int, valid: NDArray[np.bool_]) -> int:
-    return int(valid[shard * dataset.shard_size : (shard + 1) * dataset.shard_size].sum())
+def _read_ahead(
+    dataset: PatchSource, shards: list[slice], wanted: NDArray[np.bool_]
+) -> Iterator[tuple[slice, NDArray[np.uint16]]]:
+    """Digital numbers of the wanted rows of each shard; the next shard is read while this one is used."""
+
+    def read(rows: slice) -> NDArray[np.uint16]:
+        chosen = np.flatnonzero(wanted[rows])
+        if not chosen.size:
+            return np.empty((0, 0, 0, 0), dtype=np.uint16)
+        return dataset.read_shard_dn(rows.start // dataset.shard_size)[chosen]
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        upcoming: Future[NDArray[np.uint16]] | None = pool.submit(read, shards[0]) if shards else None
+        for rows, following in zip(shards, [*shards[1:], None], strict=True):
+            assert upcoming is not None
+            dn = upcoming.result()
+            upcoming = None if following is None else pool.submit(read, following)
+            yield rows, dn
 
 
-def _done_folder(path: Path) -> Path:
-    return path.with_name(f"{path.name}.done")
+def _encode_shard(
+    dataset: PatchSource, encoder: ViewEncoder, rows: slice, dn: NDArray[np.uint16], wanted: NDArray[np.bool_]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+    """Batches of a shard: rows within it, and features of their views."""
+    chosen = np.flatnonzero(wanted[rows])
+    if not chosen.size:
+        return
+    places = dataset.places.iloc[rows].iloc[chosen]
+    offsets, place_ids = (places[name].to_numpy(dtype=np.int64) for name in ("boa_add_offset", "place_id"))
+    size = encoder.batch_size(dn.shape[1:])
+    for start in range(0, len(chosen), size):
+        part = slice(start, start + size)
+        features = encoder.encode(dn[part], offsets[part], place_ids[part])
+        _require_representable(dataset.version, features, rows.start + chosen[part], place_ids[part])
+        yield chosen[part], features.astype(np.float16)
 
 
-def _open_group(path: Path) -> zarr.Group | None:
-    try:
-        group = zarr.open_group(path, mode="r", zarr_format=3)
-    except (FileNotFoundError, zarr.errors.GroupNotFoundError):
-        return None
-    if _RECORD not in group.attrs:
-        raise ArtefactError(f"{path}: a Zarr group without a record of image features; remove it and build them again")
-    return group
-
-
-def _read_record(group: zarr.Group) -> dict[str, Any]:
-    record: Any = group.attrs[_RECORD]
-    return dict(record)
-
-
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    array = group[name]
-    assert isinstance(array, zarr.Array)
-    return array
-
-
-def _is_complete(path: Path) -> bool:
-    group = _open_group(path)
-    return group is not None and bool(group.attrs.get("complete", False))
-
-
-def _open_for_writing(path: Path, record: dict[str, Any]) -> zarr.Array[Any]:
-    found = _open_group(path)
-    if found is not None:
-        known = _read_record(found)
-        _require_parents(path, known, {name: record[name] for name in ("dataset_version", "fingerprint")})
-        if known.get("content_sha256") != record["content_sha256"]:
-            logger.info("image features %s: the dataset's patches changed, all are computed again", path.name)
-            shutil.rmtree(path)
-            found = None
-    if found is None:
-        shutil.rmtree(_done_folder(path), ignore_errors=True)
-        group = zarr.create_group(path, zarr_format=3, attributes={_RECORD: record, "complete": False})
-    else:
-        parents = ("num_places", "shard_size")
-        _require_parents(path, _read_record(found), {name: record[name] for name in parents})
-        group = zarr.open_group(path, mode="r+")
-        if "features" in group:
-            return _array(group, "features")
-    return group.create_array(
-        "features",
-        shape=(record["num_places"], record["feature_dim"]),
-        chunks=(record["shard_size"], record["feature_dim"]),
-        dtype=FEATURE_DTYPE,
-        fill_value=float("nan"),
-        dimension_names=("place", "feature"),
-    )
-
-
-def _require_parents(path: Path, record: dict[str, Any], expected: dict[str, Any]) -> None:
-    differences = [
-        f"{name} is {record.get(name)!r}, expected {value!r}"
-        for name, value in expected.items()
-        if record.get(name) != value
-    ]
-    if differences:
-        raise ArtefactError(
-            f"{path}: image features with other parents: {'; '.join(differences)}; materialize image_features for this "
-            "dataset and encoder"
+def _require_representable(
+    version: str, features: NDArray[np.float32], rows: NDArray[np.int64], place_ids: NDArray[np.int64]
+) -> None:
+    beyond = ~(np.abs(features) <= _LARGEST)
+    if beyond.any():
+        patch, view, feature = np.argwhere(beyond)[0]
+        raise DatasetError(
+            f"dataset {version}: the patch in row {rows[patch]} (place {place_ids[patch]}) has the value "
+            f"{features[patch, view, feature]:g} in feature {feature} of view {view}; expected at most {_LARGEST:g}, "
+            "the largest of float16: check the patch's pixels and the encoder's weights"
         )

@@ -90,10 +90,10 @@ def train(
     training, validation = split_places(dataset, image_features, config)
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
     model = build_satclip(config.model_settings(backbone_config), config.seed)
-    if model.image_backbone.fingerprint != image_features.record["fingerprint"]:
+    if model.image_backbone.fingerprint != image_features.record["backbone_fingerprint"]:
         raise ArtefactError(
-            f"image features carry fingerprint {image_features.record['fingerprint']}, but their encoder's settings "
-            f"give {model.image_backbone.fingerprint}; materialize image_features again"
+            f"image features are of encoder {image_features.record['backbone_fingerprint']}, but its settings give "
+            f"{model.image_backbone.fingerprint}; materialize image_features again"
         )
     if isinstance(model.image_projection, ImageProjection):
         model.image_projection.fit_standardisation(training.features)
@@ -154,7 +154,8 @@ def train(
     record = {
         "dataset_version": dataset.version,
         "image_features": {
-            name: image_features.record[name] for name in ("content_sha256", "fingerprint", "encoder", "feature_dim")
+            name: image_features.record[name]
+            for name in ("content_sha256", "fingerprint", "backbone_fingerprint", "encoder", "views", "feature_dim")
         },
         "config": config.model_dump(mode="json"),
         "config_sha256": content_hash(config.model_dump(mode="json")),
@@ -209,7 +210,7 @@ def split_places(
         )
     valid = image_features.valid
     places = dataset.places[valid]
-    features = image_features.features[valid]
+    features = image_features.plain[valid]
     if not np.isfinite(features).all():
         raise ArtefactError(
             f"image features of dataset {dataset.version} are not finite at valid places; materialize "

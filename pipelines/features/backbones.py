@@ -1,0 +1,35 @@
+"""Frozen image backbones by name, with the weights that a user chose."""
+
+import logging
+
+import torch
+
+from pipelines.features.config import PUBLISHED, ImageBackboneSettings
+from satclip_model.config import MoCoConfig, RandomFeaturesConfig
+from satclip_model.image_encoder import MOCO_WEIGHTS, MoCoBackbone, RandomConvolutionalFeatures, load_moco_weights
+
+logger = logging.getLogger(__name__)
+
+
+def open_backbone(settings: ImageBackboneSettings) -> RandomConvolutionalFeatures | MoCoBackbone:
+    """The frozen backbone that the settings describe, in evaluation mode on the CPU; see `ImageBackbone`.
+
+    The same settings give the same weights, and the global random state is left as it was.
+
+    Raises:
+        CheckpointError: The weights are missing, may not be fetched, or do not fit the network.
+    """
+    if settings.kind == "random_convolutional":
+        return RandomConvolutionalFeatures(RandomFeaturesConfig(seed=settings.seed, num_filters=settings.num_filters))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        backbone = MoCoBackbone(MoCoConfig(kind=settings.kind))
+    if settings.weights is None:
+        logger.warning(
+            "image backbone %s: no weights chosen, they are random from seed %d; set weights to 'published' for those "
+            "that were pre-trained", settings.kind, settings.seed,
+        )  # fmt: skip
+        return backbone
+    source = MOCO_WEIGHTS[settings.kind] if settings.weights == PUBLISHED else settings.weights
+    load_moco_weights(backbone, source, download=settings.download)
+    return backbone
