@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from satclip_model.distributed import joint_contrastive_loss
 from satclip_model.errors import DivergenceError
 from satclip_model.loss import contrastive_loss
 from satclip_model.satclip import SatCLIP
@@ -35,7 +36,9 @@ class OptimizationSettings:
 class SatCLIPLightningModule(lightning.LightningModule):
     """Contrastive training on batches of (image features, lonlat_deg).
 
-    Logs ``train_loss``, ``val_loss`` and ``temperature``, means over an epoch.
+    Logs ``train_loss``, ``val_loss`` and ``temperature``, means over an epoch. With several ranks the training loss is
+    that of the joint batch, to which every rank brings an equal share; the validation loss is the mean of those of the
+    ranks' own batches.
 
     Args:
         model: The two towers; changed in place.
@@ -52,8 +55,8 @@ class SatCLIPLightningModule(lightning.LightningModule):
         super().__init__()
         self.model, self.settings, self.augment_lonlat = model, settings, augment_lonlat
 
-    def _loss(self, features: Tensor, lonlat_deg: Tensor) -> Tensor:
-        return contrastive_loss(
+    def _encode(self, features: Tensor, lonlat_deg: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return (
             self.model.encode_image_features(features),
             self.model.encode_location(lonlat_deg),
             self.model.clamped_logit_scale,
@@ -62,20 +65,22 @@ class SatCLIPLightningModule(lightning.LightningModule):
     def training_step(
         self, batch: tuple[Float[Tensor, "batch feature"], Float[Tensor, "batch 2"]], batch_idx: int
     ) -> Float[Tensor, ""]:
-        """Loss of one batch.
+        """Loss of one batch; with several ranks, this rank's share of it.
 
         Raises:
             DivergenceError: The loss is not finite.
+            ValueError: The ranks' batches differ in size.
         """
+        del batch_idx
         features, lonlat_deg = batch
         if self.augment_lonlat is not None:
             lonlat_deg = self.augment_lonlat(lonlat_deg)
-        loss = self._loss(features, lonlat_deg)
+        loss = joint_contrastive_loss(*self._encode(features, lonlat_deg))
         if not bool(torch.isfinite(loss)):
-            raise DivergenceError(f"loss is {float(loss.detach())} in epoch {self.current_epoch}, batch {batch_idx}")
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(features))
+            raise DivergenceError(f"loss is {float(loss.detach())}")
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(features), sync_dist=True)
         temperature = torch.exp(-self.model.clamped_logit_scale.detach())
-        self.log("temperature", temperature, on_step=False, on_epoch=True, batch_size=len(features))
+        self.log("temperature", temperature, on_step=False, on_epoch=True, batch_size=len(features), sync_dist=True)
         return loss
 
     def validation_step(
@@ -84,7 +89,8 @@ class SatCLIPLightningModule(lightning.LightningModule):
         """Logs the loss of one batch, coordinates as they are."""
         del batch_idx
         features, lonlat_deg = batch
-        self.log("val_loss", self._loss(features, lonlat_deg), on_step=False, on_epoch=True, batch_size=len(features))
+        loss = contrastive_loss(*self._encode(features, lonlat_deg))
+        self.log("val_loss", loss, on_step=False, on_epoch=True, batch_size=len(features), sync_dist=True)
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """AdamW with linear warm-up and a cosine to zero, stepped per batch."""

@@ -35,10 +35,12 @@ def contrastive_loss(
 
 
 def symmetric_cross_entropy(
-    logits_per_image: Float[Tensor, "batch batch"], logits_per_location: Float[Tensor, "batch batch"]
+    logits_per_image: Float[Tensor, "batch columns"],
+    logits_per_location: Float[Tensor, "batch columns"],
+    first_pair: int = 0,
 ) -> Float[Tensor, ""]:
-    """Mean of the cross entropies over both logits, whose diagonals are the pairs."""
-    pairs = torch.arange(len(logits_per_image), device=logits_per_image.device)
+    """Mean of the cross entropies over both logits, in whose row i the pair is column ``first_pair + i``."""
+    pairs = torch.arange(first_pair, first_pair + len(logits_per_image), device=logits_per_image.device)
     return 0.5 * (
         functional.cross_entropy(logits_per_image, pairs) + functional.cross_entropy(logits_per_location, pairs)
     )

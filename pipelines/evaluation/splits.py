@@ -75,16 +75,23 @@ def random_folds(lonlat_deg: NDArray[np.float64], num_folds: int, seed: int) -> 
 
 
 def block_folds(lonlat_deg: NDArray[np.float64], cell_deg: float, num_folds: int, seed: int) -> Folds:
-    """Folds of whole cells of ``cell_deg`` degrees, about equal in number of places.
-
-    Cells start at the antimeridian and the south pole. Longitudes -180 and 180 are one meridian, a pole is one place.
+    """Folds of whole cells of ``cell_deg`` degrees, about equal in number of places; see `block_cells`.
 
     Raises:
         TableError: There are fewer cells with places than folds.
     """
-    cells = np.floor((_normalized(lonlat_deg) + np.array([180.0, 90.0])) / cell_deg)
-    cells[:, 1] = np.minimum(cells[:, 1], np.ceil(180.0 / cell_deg) - 1)
+    cells = block_cells(lonlat_deg, cell_deg)
     return _divide(cells, num_folds, seed, f"blocks of {cell_deg:g} degrees with places")
+
+
+def block_cells(lonlat_deg: NDArray[np.float64], cell_deg: float) -> NDArray[np.float64]:
+    """Column and row, whole numbers from 0, of the cell of ``cell_deg`` degrees that each place is in, shape (n, 2).
+
+    Cells start at the antimeridian and the south pole. Longitudes -180 and 180 are one meridian, a pole is one place.
+    """
+    cells: NDArray[np.float64] = np.floor((_normalized(lonlat_deg) + np.array([180.0, 90.0])) / cell_deg)
+    cells[:, 1] = np.minimum(cells[:, 1], np.ceil(180.0 / cell_deg) - 1)
+    return cells
 
 
 def _normalized(lonlat_deg: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import secrets
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from typing import NoReturn
 import numpy as np
 
 from pipelines.errors import SatclipError
+from pipelines.parent_watch import end_with_parent
 from pipelines.sandbox import catalog
 from pipelines.sandbox.cogs import CogStore
 from pipelines.sandbox.config import SandboxConfig
@@ -32,17 +32,12 @@ from pipelines.sandbox.tokens import TokenIssuer
 logger = logging.getLogger(__name__)
 
 STAC_TIMEOUT_S = 120.0
+_GRACE_S = 60.0
 
 
 def _stop_on_signal(number: int, _: object) -> NoReturn:
     logger.info("signal %d", number)
     raise SystemExit(0)
-
-
-def _watch_parent(parent_pid: int) -> None:
-    while os.getppid() == parent_pid:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _rustac(port: int, folder: Path) -> subprocess.Popen[bytes]:
@@ -140,7 +135,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, _stop_on_signal)
     config, folder = SandboxConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2])
     if len(sys.argv) > 3:
-        threading.Thread(target=_watch_parent, args=(int(sys.argv[3]),), daemon=True).start()
+        end_with_parent(int(sys.argv[3]), _GRACE_S)
     try:
         serve(config, folder)
     except (SatclipError, OSError) as error:

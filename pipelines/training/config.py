@@ -1,8 +1,8 @@
 """Settings of the training stage; importing them does not import PyTorch."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from satclip_model.config import (
     ImageBackboneConfig,
@@ -41,6 +41,9 @@ class TrainingConfig(BaseModel):
     warmup_fraction: float = Field(
         default=0.05, ge=0, lt=1, description="Share of all steps in which the learning rate rises."
     )
+    min_temperature: float = Field(
+        default=0.01, ge=0, lt=1, description="Lower bound of the temperature; 0 leaves it unbounded."
+    )
     gradient_clip_norm: float = Field(default=1.0, ge=0, description="Highest norm of the gradient; 0 leaves it.")
     coordinate_jitter_m: float = Field(
         default=0.0,
@@ -49,18 +52,44 @@ class TrainingConfig(BaseModel):
         description="Standard deviation, in metres along each axis, of the displacement of training coordinates.",
     )
     validation_fraction: float = Field(default=0.25, ge=0, lt=1, description="Share of places kept for validation.")
+    validation_blocks_deg: float = Field(
+        default=0.0,
+        ge=0,
+        le=180,
+        description="Side, in degrees, of the blocks that validation takes whole; 0 takes single places.",
+    )
     validation_interval_epochs: int = Field(
         default=5, ge=1, description="Epochs between two validations and two lines of the log."
     )
+    early_stopping_patience: int = Field(
+        default=0, ge=0, description="Validations in a row without a new best that end the training; 0 never does."
+    )
+    early_stopping_metric: Literal["val_loss", "val_recall_at_1"] = Field(
+        default="val_loss", description="What early stopping watches, and chooses the weights by."
+    )
+    checkpoint_interval_steps: int = Field(
+        default=0, ge=0, description="Steps between two checkpoints to go on from; 0 writes one only on cancellation."
+    )
+    tensorboard: bool = Field(default=False, description="Whether TensorBoard's files are written beside the CSV log.")
     accelerator: Literal["auto", "gpu", "cpu"] = Field(
         default="auto", description="gpu asks for one and fails without; auto takes one where it is."
     )
-    precision: Literal["32-true", "bf16-mixed"] = Field(
-        default="32-true", description="Of the networks; harmonics are computed in float64."
+    precision: Literal["32-true", "bf16-mixed"] = Field(default="32-true", description="Of the networks.")
+    encoding_dtype: Literal["float64", "float32"] = Field(
+        default="float64", description="Type that training computes harmonics in; the trained model uses float64."
     )
     num_threads: int = Field(
         default=0, ge=0, le=1024, description="Threads of PyTorch on the CPU; 0 leaves PyTorch's own choice."
     )
+
+    @model_validator(mode="after")
+    def _early_stopping_has_validation(self) -> Self:
+        if self.early_stopping_patience and not self.validation_fraction:
+            raise ValueError(
+                f"early_stopping_patience is {self.early_stopping_patience}, but validation_fraction is 0; keep places "
+                "for validation or set the patience to 0"
+            )
+        return self
 
     def model_settings(self, image_backbone: ImageBackboneConfig) -> SatCLIPConfig:
         """The configuration of the two towers over a given image backbone."""
@@ -81,6 +110,7 @@ class TrainingConfig(BaseModel):
             image_head=ImageHeadConfig(
                 hidden_dim=self.image_hidden_dim, feature_dropout=self.feature_dropout, dropout=self.image_dropout
             ),
+            min_temperature=self.min_temperature,
         )
 
 

@@ -1,8 +1,7 @@
-"""Training and validation places, split by place, and their batches on the device."""
+"""Places with the features of their views, and their batches on the device."""
 
-import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import lightning
@@ -11,29 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.features.keyed_draws import draw_uniform
+
 _SEED_STRIDE = 1_000_003
-
-
-def is_validation_place(place_ids: Sequence[int] | NDArray[np.int64], seed: int, fraction: float) -> NDArray[np.bool_]:
-    """Which places are kept for validation, decided for each place by its id and the seed alone.
-
-    Adding or removing places leaves the others where they are.
-
-    Args:
-        place_ids: Ids of places.
-        seed: Another seed gives another split.
-        fraction: Expected share of validation places, 0 to 1.
-    """
-    draws = [
-        int.from_bytes(hashlib.blake2b(f"{seed}:{int(place_id)}".encode(), digest_size=8).digest(), "big") / 2.0**64
-        for place_id in place_ids
-    ]
-    return np.asarray(draws, dtype=np.float64) < fraction
 
 
 @dataclass(frozen=True)
 class PlaceTensors:
-    """Features (n, f) float32, lonlat_deg (n, 2) float64 and ids (n,) of places."""
+    """Features (n, views, f) in the bank's type, lonlat_deg (n, 2) float64 and ids (n,) of places."""
 
     features: Tensor
     lonlat_deg: Tensor
@@ -41,6 +25,16 @@ class PlaceTensors:
 
     def __len__(self) -> int:
         return len(self.place_ids)
+
+    @property
+    def num_views(self) -> int:
+        """Views per place."""
+        return self.features.shape[1]
+
+    @property
+    def plain(self) -> Tensor:
+        """Features of view 0, without augmentation, shape (n, f), float32."""
+        return self.features[:, 0].float()
 
     def rows(self, chosen: NDArray[np.bool_]) -> "PlaceTensors":
         """The places where ``chosen`` is true."""
@@ -52,50 +46,123 @@ class PlaceTensors:
         return PlaceTensors(self.features.to(device), self.lonlat_deg.to(device), self.place_ids)
 
 
-class PlaceBatches:
-    """Batches of (features, lonlat_deg) by index permutation; the whole matrix stays on its device.
+def epoch_order(num_places: int, seed: int, epoch: int) -> Tensor:
+    """Order in which an epoch, counted from 0, goes through the places: a permutation of 0 .. ``num_places`` - 1."""
+    return torch.randperm(num_places, generator=torch.Generator().manual_seed(seed * _SEED_STRIDE + epoch))
 
-    With a seed, every pass draws its own permutation from (seed, number of the pass) and a last, smaller batch is left
-    out, so that every loss has the same number of negatives; without, rows come in order and all are used.
+
+def choose_views(place_ids: NDArray[np.int64], seed: int, epoch: int, num_views: int) -> NDArray[np.int64]:
+    """The view that an epoch, counted from 0, takes of each place: uniform, decided by (seed, epoch, place id)."""
+    if num_views == 1:
+        return np.zeros(len(place_ids), dtype=np.int64)
+    return np.floor(draw_uniform(seed, epoch, place_ids, 1)[:, 0] * num_views).astype(np.int64)
+
+
+class TrainingBatches:
+    """All batches of a training, epoch after epoch, by index permutation; the features stay on their device.
+
+    Every epoch has its order (`epoch_order`) and takes one view of each place (`choose_views`). A last, smaller batch
+    of an epoch is left out, so that every loss has the same number of negatives.
+
+    Args:
+        places: Features and coordinates.
+        batch_size: Places per batch.
+        seed: Decides orders and views.
+        num_epochs: Passes over the places.
+        first_step: Batches to leave out at the beginning.
+
+    Raises:
+        ValueError: ``batch_size`` is below 1 or above the number of places.
     """
 
-    def __init__(self, places: PlaceTensors, batch_size: int, shuffle_seed: int | None = None) -> None:
-        if not 0 < batch_size <= len(places):
-            raise ValueError(f"batch_size is {batch_size}; expected 1 to {len(places)}, the number of places")
-        self.places, self.batch_size, self.shuffle_seed = places, batch_size, shuffle_seed
-        self._passes = 0
+    def __init__(
+        self, places: PlaceTensors, batch_size: int, seed: int, num_epochs: int, first_step: int = 0
+    ) -> None:
+        _require_batch_size(batch_size, places)
+        self.places, self.batch_size, self.seed, self.num_epochs = places, batch_size, seed, num_epochs
+        self.steps_per_epoch = len(places) // batch_size
+        self.first_step = first_step
 
     def __len__(self) -> int:
-        if self.shuffle_seed is None:
-            return math.ceil(len(self.places) / self.batch_size)
-        return len(self.places) // self.batch_size
+        return self.num_epochs * self.steps_per_epoch - self.first_step
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.arange(len(self.places))
-        if self.shuffle_seed is not None:
-            generator = torch.Generator().manual_seed(self.shuffle_seed * _SEED_STRIDE + self._passes)
-            order = torch.randperm(len(self.places), generator=generator)
-            self._passes += 1
-        order = order.to(self.places.features.device)
-        for batch in range(len(self)):
+        first_epoch, left_out = divmod(self.first_step, self.steps_per_epoch)
+        for epoch in range(first_epoch, self.num_epochs):
+            yield from self._epoch(epoch, left_out if epoch == first_epoch else 0)
+
+    def _epoch(self, epoch: int, left_out: int) -> Iterator[tuple[Tensor, Tensor]]:
+        device = self.places.features.device
+        order = epoch_order(len(self.places), self.seed, epoch).to(device)
+        views = torch.from_numpy(choose_views(self.places.place_ids, self.seed, epoch, self.places.num_views))
+        views = views.to(device)
+        for batch in range(left_out, self.steps_per_epoch):
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield self.places.features[rows], self.places.lonlat_deg[rows]
+            yield self.places.features[rows, views[rows]].float(), self.places.lonlat_deg[rows]
+
+
+class PlainBatches:
+    """Batches of (features of view 0, lonlat_deg) in order; all places are used.
+
+    Raises:
+        ValueError: ``batch_size`` is below 1 or above the number of places.
+    """
+
+    def __init__(self, places: PlaceTensors, batch_size: int) -> None:
+        _require_batch_size(batch_size, places)
+        self.places, self.batch_size = places, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.places) / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self.places), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            yield self.places.features[rows, 0].float(), self.places.lonlat_deg[rows]
 
 
 class PlaceDataModule(lightning.LightningDataModule):
-    """Batches of training places, and of validation places where there are at least two."""
+    """The batches of a training, and of validation places where there are at least two.
 
-    def __init__(self, training: PlaceTensors, validation: PlaceTensors, batch_size: int, seed: int) -> None:
+    Args:
+        training: Places to train on.
+        validation: Places kept apart.
+        batch_size: Places per batch, clipped to the number of training places.
+        seed: Decides orders and views.
+        num_epochs: Passes over the training places.
+        first_step: Training batches to leave out at the beginning.
+    """
+
+    def __init__(
+        self,
+        training: PlaceTensors,
+        validation: PlaceTensors,
+        batch_size: int,
+        seed: int,
+        num_epochs: int,
+        first_step: int = 0,
+    ) -> None:
         super().__init__()
-        self.training, self.validation, self.seed = training, validation, seed
+        self.training, self.validation = training, validation
         self.batch_size = min(batch_size, len(training))
+        self._batches = TrainingBatches(training, self.batch_size, seed, num_epochs, first_step)
 
-    def train_dataloader(self) -> PlaceBatches:
-        """Shuffled batches of equal size."""
-        return PlaceBatches(self.training, self.batch_size, shuffle_seed=self.seed)
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return self._batches.steps_per_epoch
 
-    def val_dataloader(self) -> PlaceBatches | list[tuple[Tensor, Tensor]]:
-        """One batch of at most ``batch_size`` rows at a time, in order; empty below two validation places."""
+    def train_dataloader(self) -> TrainingBatches:
+        """Shuffled batches of equal size, of all epochs one after the other."""
+        return self._batches
+
+    def val_dataloader(self) -> PlainBatches | list[tuple[Tensor, Tensor]]:
+        """Batches of at most ``batch_size`` places in order; empty below two validation places."""
         if len(self.validation) < 2:
             return []
-        return PlaceBatches(self.validation, min(self.batch_size, len(self.validation)))
+        return PlainBatches(self.validation, min(self.batch_size, len(self.validation)))
+
+
+def _require_batch_size(batch_size: int, places: PlaceTensors) -> None:
+    if not 0 < batch_size <= len(places):
+        raise ValueError(f"batch_size is {batch_size}; expected 1 to {len(places)}, the number of places")

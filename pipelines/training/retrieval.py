@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 EARTH_RADIUS_KM = 6371.0088
 RECALL_RANKS = (1, 5, 10)
+GALLERY_SIZE = 256
+NUM_GALLERIES = 20
 _CONFIDENCE = 0.95
 
 
@@ -41,14 +43,45 @@ class RetrievalScores:
     median_error_km: float
 
 
+@dataclass(frozen=True)
+class RankedGalleries:
+    """Where the right location came in every query.
+
+    Attributes:
+        query: Place that asked, shape (queries,).
+        rank: Rank of its own location in its gallery, from 1, shape (queries,).
+        error_km: Great-circle distance between its place and that of the first location, shape (queries,).
+        gallery_size: Places per gallery.
+    """
+
+    query: NDArray[np.intp]
+    rank: NDArray[np.intp]
+    error_km: NDArray[np.float64]
+    gallery_size: int
+
+    @property
+    def num_galleries(self) -> int:
+        """Galleries drawn."""
+        return len(self.query) // self.gallery_size
+
+    @property
+    def median_error_km(self) -> float:
+        """Median over all queries."""
+        return float(np.median(self.error_km))
+
+    def recall(self, rank: int) -> float:
+        """Share of queries whose own location is among the first ``rank``."""
+        return float((self.rank <= rank).mean())
+
+
 def score_retrieval(
     image_embeddings: NDArray[np.floating],
     location_embeddings: NDArray[np.floating],
     lonlat_deg: NDArray[np.float64],
     rng: np.random.Generator,
     *,
-    gallery_size: int = 256,
-    num_galleries: int = 20,
+    gallery_size: int = GALLERY_SIZE,
+    num_galleries: int = NUM_GALLERIES,
     num_bootstrap: int = 1000,
 ) -> RetrievalScores:
     """Retrieval of locations by images in galleries of a fixed size.
@@ -64,6 +97,37 @@ def score_retrieval(
         gallery_size: Places per gallery, clipped to n.
         num_galleries: Galleries to average over.
         num_bootstrap: Resamplings of places behind the interval.
+
+    Raises:
+        ValueError: Fewer than two places, or shapes that do not fit.
+    """
+    galleries = rank_galleries(image_embeddings, location_embeddings, lonlat_deg, rng, gallery_size, num_galleries)
+    hits, num_places = galleries.rank == 1, len(image_embeddings)
+    lower, upper = _bootstrap_interval(hits, galleries.query, num_places, rng, num_bootstrap)
+    return RetrievalScores(
+        num_places=num_places,
+        gallery_size=galleries.gallery_size,
+        num_galleries=galleries.num_galleries,
+        recall_at_1=galleries.recall(1),
+        recall_at_1_lower=lower,
+        recall_at_1_upper=upper,
+        recall_at_5=galleries.recall(5),
+        recall_at_10=galleries.recall(10),
+        mean_rank=float(galleries.rank.mean()),
+        chance_recall_at_1=1.0 / galleries.gallery_size,
+        median_error_km=galleries.median_error_km,
+    )
+
+
+def rank_galleries(
+    image_embeddings: NDArray[np.floating],
+    location_embeddings: NDArray[np.floating],
+    lonlat_deg: NDArray[np.float64],
+    rng: np.random.Generator,
+    gallery_size: int = GALLERY_SIZE,
+    num_galleries: int = NUM_GALLERIES,
+) -> RankedGalleries:
+    """Rank of every query in galleries drawn at random; see `score_retrieval`.
 
     Raises:
         ValueError: Fewer than two places, or shapes that do not fit.
@@ -85,21 +149,8 @@ def score_retrieval(
         best = gallery[of_gallery.argmax(axis=1)]
         errors_km.append(great_circle_km(lonlat_deg[gallery], lonlat_deg[best]))
         queries.append(gallery)
-    rank, query = np.concatenate(ranks), np.concatenate(queries)
-    recalls = {k: float((rank <= k).mean()) for k in RECALL_RANKS}
-    lower, upper = _bootstrap_interval(rank == 1, query, num_places, rng, num_bootstrap)
-    return RetrievalScores(
-        num_places=num_places,
-        gallery_size=size,
-        num_galleries=len(queries),
-        recall_at_1=recalls[1],
-        recall_at_1_lower=lower,
-        recall_at_1_upper=upper,
-        recall_at_5=recalls[5],
-        recall_at_10=recalls[10],
-        mean_rank=float(rank.mean()),
-        chance_recall_at_1=1.0 / size,
-        median_error_km=float(np.median(np.concatenate(errors_km))),
+    return RankedGalleries(
+        query=np.concatenate(queries), rank=np.concatenate(ranks), error_km=np.concatenate(errors_km), gallery_size=size
     )
 
 

@@ -33,16 +33,27 @@ def write_checkpoint(path: Path, model: SatCLIP, record: Mapping[str, Any]) -> N
         TypeError: ``record`` holds something other than JSON values.
         ValueError: ``record`` holds NaN or infinity.
     """
+    content = checkpoint_content(path, model, record)
+    write_whole(path, lambda handle: torch.save(content, handle))
+
+
+def checkpoint_content(path: Path, model: SatCLIP, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What `write_checkpoint` saves; readers leave other entries alone.
+
+    Raises:
+        CheckpointError: A weight is not finite; ``path`` is named.
+        TypeError: ``record`` holds something other than JSON values.
+        ValueError: ``record`` holds NaN or infinity.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     require_finite(path, state)
-    content = {
+    return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "config": json.dumps(model.config.model_dump(mode="json"), sort_keys=True),
         "record": json.dumps(record, sort_keys=True, allow_nan=False),
         "state_dict": state,
     }
-    write_whole(path, lambda handle: torch.save(content, handle))
 
 
 def read_checkpoint(path: Path) -> tuple[SatCLIP, dict[str, Any]]:

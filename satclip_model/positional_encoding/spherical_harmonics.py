@@ -78,6 +78,10 @@ class SphericalHarmonics(nn.Module):
         num_degrees: Number of degrees L.
         convention: ``orthonormal``, ``analytic`` or ``closed-form``.
 
+    Attributes:
+        compute_dtype: Type that the recurrence runs in and `forward` returns. float32 costs digits and is meant for
+            training; angles, sines and cosines are of float64 all the same.
+
     Raises:
         ValueError: ``num_degrees`` outside [1, 1000], or another convention.
     """
@@ -90,9 +94,11 @@ class SphericalHarmonics(nn.Module):
             raise ValueError(f"convention is {convention!r}; expected one of {', '.join(_FRAMES)}")
         self.num_degrees = num_degrees
         self.convention: HarmonicsConvention = convention
+        self.compute_dtype = torch.float64
         self._frame = _FRAMES[convention]
+        exact = [_recurrence_coefficients(each) for each in range(1, num_degrees)]
         # Not buffers: float() of a network above must not round them.
-        self._coefficients = {torch.device("cpu"): [_recurrence_coefficients(each) for each in range(1, num_degrees)]}
+        self._coefficients = {(torch.device("cpu"), torch.float64): exact}
 
     @property
     def encoding_dim(self) -> int:
@@ -100,7 +106,7 @@ class SphericalHarmonics(nn.Module):
         return self.num_degrees**2
 
     def forward(self, lonlat_deg: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch basis"]:
-        """The basis at ``lonlat_deg`` (degrees, longitude first), float64.
+        """The basis at ``lonlat_deg`` (degrees, longitude first), in ``compute_dtype``.
 
         Raises:
             ValueError: A latitude outside [-90, 90] or a coordinate that is not finite; compiled code does not check.
@@ -110,7 +116,7 @@ class SphericalHarmonics(nn.Module):
         validate_lonlat_deg(lonlat_deg)
         if lonlat_deg.requires_grad and torch.is_grad_enabled():
             return self.traceable(lonlat_deg)
-        basis = lonlat_deg.new_empty(self.encoding_dim, len(lonlat_deg), dtype=torch.float64)
+        basis = lonlat_deg.new_empty(self.encoding_dim, len(lonlat_deg), dtype=self.compute_dtype)
         blocks = zip(torch.split(lonlat_deg, _BLOCK_POINTS), torch.split(basis, _BLOCK_POINTS, dim=1), strict=True)
         for places, out in blocks:
             self.writer(out).write(places)
@@ -118,7 +124,7 @@ class SphericalHarmonics(nn.Module):
 
     def traceable(self, lonlat_deg: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch basis"]:
         """The basis without checks and in-place operations, for automatic differentiation, compilers and export."""
-        cos_polar, sectoral = self.starts(lonlat_deg, 0.0)
+        cos_polar, sectoral = (each.to(self.compute_dtype) for each in self.starts(lonlat_deg, 0.0))
         degrees = [torch.full_like(cos_polar, self.monopole)[None]]
         for degree, (gain, gain_ratio) in enumerate(self.coefficients_on(lonlat_deg.device), start=1):
             inner = gain * (cos_polar * degrees[-1])
@@ -156,11 +162,12 @@ class SphericalHarmonics(nn.Module):
         return torch.deg2rad(torch.remainder(lon_deg + self._frame.azimuth_offset_deg, 360.0))
 
     def coefficients_on(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-        """Factors of the recurrence for degree 1 and on; see `_recurrence_coefficients`."""
-        if device not in self._coefficients:
-            on_cpu = self._coefficients[torch.device("cpu")]
-            self._coefficients[device] = [(gain.to(device), gain_ratio.to(device)) for gain, gain_ratio in on_cpu]
-        return self._coefficients[device]
+        """Factors of the recurrence for degree 1 and on, in ``compute_dtype``; see `_recurrence_coefficients`."""
+        key = device, self.compute_dtype
+        if key not in self._coefficients:
+            exact = self._coefficients[torch.device("cpu"), torch.float64]
+            self._coefficients[key] = [(gain.to(*key), gain_ratio.to(*key)) for gain, gain_ratio in exact]
+        return self._coefficients[key]
 
     def starts(
         self, lonlat_deg: Float[Tensor, "batch 2"], negligible: float
@@ -189,7 +196,7 @@ class SphericalHarmonics(nn.Module):
 class HarmonicsWriter:
     """Writes bases of as many places as a buffer has columns into it, over and over.
 
-    The recurrence runs in float64 whatever the type of the buffer. Two levels, one for even degrees and one for odd,
+    The recurrence runs in the functions' ``compute_dtype`` whatever the type of the buffer. Two levels, one for even degrees and one for odd,
     hold order m in row m + L - 1, and each degree overwrites the one two below.
 
     Args:
@@ -200,7 +207,7 @@ class HarmonicsWriter:
     def __init__(self, harmonics: SphericalHarmonics, out: Float[Tensor, "basis batch"]) -> None:
         self._harmonics, self._out = harmonics, out
         middle = harmonics.num_degrees - 1
-        levels = out.new_zeros(2, 2 * middle + 1, out.shape[1], dtype=torch.float64)
+        levels = out.new_zeros(2, 2 * middle + 1, out.shape[1], dtype=harmonics.compute_dtype)
         self._lowest = levels[0, middle]
         self._steps = []
         for degree, (gain, gain_ratio) in enumerate(harmonics.coefficients_on(out.device), start=1):
@@ -214,7 +221,9 @@ class HarmonicsWriter:
     @torch.no_grad()
     def write(self, lonlat_deg: Float[Tensor, "batch 2"]) -> None:
         """Fills the buffer with the basis at ``lonlat_deg`` (degrees, longitude first), without checks."""
-        cos_polar, sectoral = self._harmonics.starts(lonlat_deg, NEGLIGIBLE[self._out.dtype])
+        negligible = max(NEGLIGIBLE[self._out.dtype], NEGLIGIBLE[self._harmonics.compute_dtype])
+        cos_polar, sectoral = self._harmonics.starts(lonlat_deg, negligible)
+        cos_polar = cos_polar.to(self._harmonics.compute_dtype)
         self._lowest.fill_(self._harmonics.monopole)
         self._out[0] = self._harmonics.monopole
         for (inner, factor, below, gain, ends, whole, target), pair in zip(self._steps, sectoral, strict=True):

@@ -76,5 +76,5 @@ def test_training_coordinates_are_augmented_and_validation_ones_are_not(model: S
 def test_loss_that_is_not_finite_stops_the_training(model: SatCLIP) -> None:
     module = SatCLIPLightningModule(model, SETTINGS)
     features = torch.full((3, model.config.image_backbone.feature_dim), float("nan"))
-    with pytest.raises(DivergenceError, match="loss is nan in epoch 0, batch 7"):
+    with pytest.raises(DivergenceError, match="loss is nan"):
         module.training_step((features, torch.rand(3, 2, dtype=torch.float64)), 7)

@@ -1,0 +1,140 @@
+"""The loop over steps: where it runs, and what its failures mean."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Final
+
+import lightning
+import torch
+
+from pipelines.errors import ConfigurationError
+from pipelines.training.config import TrainingConfig
+from pipelines.training.datamodule import PlaceDataModule
+from pipelines.training.supervision import Supervisor
+from satclip_model.errors import DivergenceError
+from satclip_model.lightning_module import SatCLIPLightningModule
+from satclip_model.positional_encoding.spherical_harmonics import SphericalHarmonics
+
+_OUT_OF_MEMORY: Final = "can't allocate memory"
+"""What PyTorch says in a plain RuntimeError when the memory of the CPU is exhausted."""
+
+
+def choose_accelerator(wanted: str) -> str:
+    """``gpu`` or ``cpu``, by what is wanted (``auto``, ``gpu``, ``cpu``) and what is there.
+
+    Raises:
+        ConfigurationError: A GPU is wanted and PyTorch finds none.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        built_for = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        raise ConfigurationError(
+            f"accelerator is 'gpu', but PyTorch {torch.__version__} ({built_for}) finds no CUDA device; set "
+            "accelerator to 'auto' or 'cpu', or run where a GPU and its driver are visible"
+        )
+    return "gpu"
+
+
+def fit(
+    module: SatCLIPLightningModule,
+    data: PlaceDataModule,
+    supervisor: Supervisor,
+    config: TrainingConfig,
+    state_path: Path,
+) -> None:
+    """Takes all steps of a training; Lightning sees them as one epoch, the supervisor counts those of the data.
+
+    The global random state of PyTorch is left as it was.
+
+    Args:
+        module: The towers and their optimiser.
+        data: The batches.
+        supervisor: What happens between two steps.
+        config: All settings.
+        state_path: The checkpoint to name when training fails.
+
+    Raises:
+        ConfigurationError: The loss diverged, or a batch does not fit into memory.
+        TrainingStopped: A stop was requested.
+    """
+    accelerator = choose_accelerator(config.accelerator)
+    trainer = lightning.Trainer(
+        accelerator=accelerator,
+        devices=1,
+        precision=config.precision,
+        max_epochs=1,
+        limit_val_batches=0,
+        gradient_clip_val=config.gradient_clip_norm or None,
+        callbacks=[supervisor],
+        default_root_dir=str(state_path.parent),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    devices = [0] if accelerator == "gpu" else []
+    with _threads(config.num_threads), _encoding_dtype(module, config), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(config.seed)
+        try:
+            _fit_quietly(trainer, module, data)
+        except DivergenceError as error:
+            raise ConfigurationError(
+                f"training diverged in step {supervisor.step + 1}, epoch {supervisor.epoch}: {error}; "
+                f"{_kept(state_path)}. Lower learning_rate (now {config.learning_rate:g}) or raise warmup_fraction "
+                f"(now {config.warmup_fraction:g})"
+            ) from error
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and _OUT_OF_MEMORY not in str(error):
+                raise
+            raise ConfigurationError(
+                f"the memory of the {accelerator} does not hold a batch of {data.batch_size} places in step "
+                f"{supervisor.step + 1}; {_kept(state_path)}. Lower batch_size (now {config.batch_size})"
+            ) from error
+
+
+def _kept(state_path: Path) -> str:
+    return f"the last checkpoint is {state_path}" if state_path.is_file() else "no checkpoint was written"
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "litlogger" not in record.getMessage().lower()
+
+
+def _fit_quietly(trainer: lightning.Trainer, module: SatCLIPLightningModule, data: PlaceDataModule) -> None:
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    with warnings.catch_warnings():
+        # Lightning 2.6 asks PyTorch's pytree in a way that PyTorch 2.9 deprecates.
+        warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated", category=FutureWarning)
+        # A frozen backbone stays in evaluation mode.
+        warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode")
+        trainer.fit(module, datamodule=data)
+
+
+def _threads(num_threads: int) -> AbstractContextManager[None]:
+    return _limited_threads(num_threads) if num_threads else nullcontext()
+
+
+@contextmanager
+def _limited_threads(num_threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _encoding_dtype(module: SatCLIPLightningModule, config: TrainingConfig) -> Iterator[None]:
+    encoding = module.model.location_encoder.positional_encoding
+    assert isinstance(encoding, SphericalHarmonics)
+    before, encoding.compute_dtype = encoding.compute_dtype, getattr(torch, config.encoding_dtype)
+    try:
+        yield
+    finally:
+        encoding.compute_dtype = before
