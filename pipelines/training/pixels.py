@@ -77,8 +77,8 @@ class PixelBatches:
     shape (batch, 2), float64. In training every epoch has its own view of each place, decided by (seed of the views,
     epoch, place); with ``num_views`` 1, or without ``views``, it is the patch itself.
 
-    An epoch follows from (seed, epoch) alone, so that training goes on at any with ``sampler.set_epoch``. Without a
-    call, each pass is the epoch after the last complete one. Workers live until `close` or until the object is gone.
+    An epoch follows from (seed, epoch) alone, so that training goes on at any batch with ``sampler.set_epoch``. Without
+    a call, each pass is the epoch after the last complete one. Workers live until `close`, or until the object is gone.
 
     Args:
         places: The places.
@@ -118,7 +118,7 @@ class PixelBatches:
         return len(self.sampler.batch_sizes())
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch.
+        """Batches of one epoch, from the sampler's first batch on.
 
         Raises:
             ConfigurationError: Less shared memory than the workers fill.
@@ -128,7 +128,7 @@ class PixelBatches:
             self._stream = PatchStream(self._reader, self.places.rows, self.sampler, self._config)
         epoch = self.sampler.epoch
         parts = iter(self._stream)
-        for size in self.sampler.batch_sizes():
+        for size in self.sampler.batch_sizes()[self.sampler.first_batch :]:
             reflectance = torch.empty((size, *self._reader.patch_shape), device=self.device)
             positions: list[int] = []
             while len(positions) < size:

@@ -95,10 +95,9 @@ def test_training_takes_whole_batches_in_another_order_each_epoch(dataset: Patch
     assert orders[0] != orders[1]
 
 
-@pytest.mark.parametrize("window_shards", [0, 2])
-def test_workers_give_what_one_process_gives(dataset: PatchDataset, window_shards: int) -> None:
+def test_workers_give_what_one_process_gives(dataset: PatchDataset) -> None:
     serial, parallel = (
-        open_batches(dataset, each.model_copy(update={"window_shards": window_shards}), views=ViewsConfig(num_views=2))
+        open_batches(dataset, each.model_copy(update={"window_shards": 2}), views=ViewsConfig(num_views=2))
         for each in (SERIAL, PARALLEL)
     )
     for _ in range(2):
@@ -119,13 +118,18 @@ def test_any_epoch_can_be_gone_on_with(dataset: PatchDataset) -> None:
     assert torch.equal(lonlat_deg, epochs[2][1])
 
 
-def test_a_pass_that_was_broken_off_is_begun_again(dataset: PatchDataset) -> None:
+def test_a_pass_that_was_broken_off_is_begun_again_and_closing_ends_the_workers(dataset: PatchDataset) -> None:
     expected = read_epoch(open_batches(dataset))
+    before = set(multiprocessing.active_children())
     batches = open_batches(dataset, PARALLEL)
     for _ in batches:
         break
     found, _ = read_epoch(batches)
     assert torch.equal(found, expected[0])
+    assert len(set(multiprocessing.active_children()) - before) == 2
+    batches.close()
+    gc.collect()
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_each_epoch_has_its_own_view_of_a_place(dataset: PatchDataset) -> None:
@@ -148,16 +152,15 @@ def test_a_damaged_shard_is_named_in_the_training_process(tmp_path: Path) -> Non
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
-    for config in (SERIAL, PARALLEL):
-        with pytest.raises(StoreError, match=r"^.*c/1/0/0/0: patch 0: a wrong checksum"):
-            read_epoch(open_batches(dataset, config))
+    with pytest.raises(StoreError, match=r"^\S*c/1/0/0/0: patch 0: a wrong checksum"):
+        read_epoch(open_batches(dataset, PARALLEL))
 
 
 def test_more_shared_memory_than_there_is_is_refused(dataset: PatchDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 64_000_000})
     monkeypatch.setattr(pixel_reading.shutil, "disk_usage", lambda path: usage)
     config = PixelLoaderConfig(num_workers=64, prefetch_parts=64, part_size=8)
-    with pytest.raises(ConfigurationError, match=r"64 MB free, expected 805 MB for 4097 parts of 8 patches; lower"):
+    with pytest.raises(ConfigurationError, match=r"64 MB free, expected 806 MB for 4097 parts of 8 patches; lower"):
         next(iter(open_batches(dataset, config)))
 
 
@@ -166,16 +169,7 @@ def test_batches_larger_than_the_dataset_are_refused(dataset: PatchDataset) -> N
         open_batches(dataset, batch_size=40)
 
 
-def test_closing_ends_the_workers(dataset: PatchDataset) -> None:
-    before = set(multiprocessing.active_children())
-    batches = open_batches(dataset, PARALLEL)
-    next(iter(batches))
-    assert len(set(multiprocessing.active_children()) - before) == 2
-    batches.close()
-    gc.collect()
-    assert set(multiprocessing.active_children()) == before
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(("manner", "exit_code"), [("finish", 0), ("raise", -signal.SIGINT), ("wait", -signal.SIGKILL)])
 def test_no_process_and_no_shared_memory_stays_behind(dataset: PatchDataset, manner: str, exit_code: int) -> None:
     command = [sys.executable, "-c", EPOCH_SCRIPT, str(dataset.path.parents[1]), manner]
