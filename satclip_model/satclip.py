@@ -51,7 +51,7 @@ class SatCLIP(nn.Module):
         A frozen backbone takes some images at a time, so that memory does not grow with the batch.
         """
         trained = any(each.requires_grad for each in self.image_backbone.parameters())
-        parts = (reflectance,) if trained else reflectance.split(_FROZEN_BATCH)
+        parts = (reflectance,) if trained else torch.split(reflectance, _FROZEN_BATCH)
         return self.encode_image_features(torch.cat([self.image_backbone(part) for part in parts]))
 
     def encode_image_batch(

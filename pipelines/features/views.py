@@ -107,9 +107,10 @@ def reflectance_tensor(dn: Tensor, boa_add_offset: Tensor) -> Tensor:
         dn: Digital numbers as delivered, shape (batch, band, height, width), uint16.
         boa_add_offset: Offset per patch (0 or -1000), shape (batch,).
     """
-    values = dn.to(torch.float32)
-    offset = boa_add_offset.to(torch.float32)[:, None, None, None]
-    return torch.where(values == NODATA_DN, 0.0, (values + offset).clamp(min=0.0) / QUANTIFICATION)
+    values = dn.to(torch.float32, copy=True)
+    is_nodata = values == NODATA_DN
+    values += boa_add_offset.to(torch.float32)[:, None, None, None]
+    return values.clamp_(min=0.0).div_(QUANTIFICATION).masked_fill_(is_nodata, 0.0)
 
 
 def _source_positions(

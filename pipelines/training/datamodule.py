@@ -69,9 +69,7 @@ class TrainingBatches:
         ValueError: ``batch_size`` is below 1 or above the number of places.
     """
 
-    def __init__(
-        self, places: PlaceTensors, batch_size: int, seed: int, num_epochs: int, first_step: int = 0
-    ) -> None:
+    def __init__(self, places: PlaceTensors, batch_size: int, seed: int, num_epochs: int, first_step: int = 0) -> None:
         _require_batch_size(batch_size, places)
         self.places, self.batch_size, self.seed, self.num_epochs = places, batch_size, seed, num_epochs
         self.steps_per_epoch = len(places) // batch_size

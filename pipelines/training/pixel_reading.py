@@ -7,7 +7,10 @@ no name in the file system, so that nothing of it stays behind however a process
 
 import itertools
 import multiprocessing
+import multiprocessing.process
+import os
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
@@ -142,12 +145,11 @@ class PatchStream:
             _require_shared_memory(shape)
         self._slots = torch.empty(shape, dtype=torch.uint16)
         if parallel:
-            self._slots.share_memory_()
+            self._slots.share_memory_()  # type: ignore[no-untyped-call]
         self._loader: DataLoader[Any] = DataLoader(
             PatchParts(reader, rows, self._slots),
             batch_size=None,
             sampler=sampler,
-            collate_fn=_as_it_is,
             num_workers=config.num_workers,
             prefetch_factor=config.prefetch_parts if parallel else None,
             multiprocessing_context=context,
@@ -176,10 +178,15 @@ def _require_shared_memory(shape: Sequence[int]) -> None:
         )
 
 
-def _as_it_is(part: Part | StoreError) -> Part | StoreError:
-    return part
-
-
 def _start_worker(worker: int) -> None:
     del worker
     numcodecs.blosc.use_threads = False
+    trainer = multiprocessing.parent_process()
+    if trainer is not None:
+        threading.Thread(target=_end_after, args=(trainer,), name="trainer-watch", daemon=True).start()
+
+
+def _end_after(trainer: multiprocessing.process.BaseProcess) -> None:
+    # PyTorch's own watch looks at the parent, which is the fork server: it outlives a trainer that is killed.
+    trainer.join()
+    os._exit(1)

@@ -19,7 +19,9 @@ def publish_small_dataset(root: Path, num_places: int, *, shard_size: int = 8, s
     lat_deg = np.degrees(np.arcsin(rng.uniform(-0.9, 0.9, num_places)))
     valid = np.arange(num_places) % 7 != 6
     offset = np.where(np.arange(num_places) % 3 == 0, -1000, 0)
-    level = 1500 + 1000 * np.sin(np.radians(lon_deg[:, None] + 40 * np.arange(12))) * np.cos(np.radians(lat_deg))[:, None]
+    level = (
+        1500 + 1000 * np.sin(np.radians(lon_deg[:, None] + 40 * np.arange(12))) * np.cos(np.radians(lat_deg))[:, None]
+    )
     texture = rng.gamma(2.0, 0.5, (num_places, 12, size_px, size_px))
     dn = (level[:, :, None, None] * texture - offset[:, None, None, None]) * valid[:, None, None, None]
     rows = [

@@ -34,7 +34,8 @@ from pipelines.training.pixels import PixelBatches, open_shard_reader, pixel_pla
 
 dataset = open_patch_dataset(Path(sys.argv[1]))
 config = PixelLoaderConfig(num_workers=2, part_size=2)
-batches = PixelBatches(pixel_places(dataset), open_shard_reader(dataset), 8, config, torch.device("cpu"), shuffle_seed=0)
+reader = open_shard_reader(dataset)
+batches = PixelBatches(pixel_places(dataset), reader, 8, config, torch.device("cpu"), shuffle_seed=0)
 for _ in batches:
     print("batch", flush=True)
     if sys.argv[2] == "raise":
