@@ -40,5 +40,6 @@ def defs() -> dg.Definitions:
             "catalog": CatalogResource(),
             "tables": TablesResource(),
             "dask": DaskResource(),
+            "pipes": dg.PipesSubprocessClient(termination_timeout_seconds=60),
         },
     )

@@ -90,6 +90,15 @@ def loss_curves(history_path: Path) -> dg.MarkdownMetadataValue:
     return picture(draw(pd.read_csv(history_path)))
 
 
+def retrieval_curves(history_path: Path) -> dg.MarkdownMetadataValue:
+    """Recall and median error on validation places by epoch."""
+    import pandas as pd
+
+    from pipelines.training.curves import retrieval_curves as draw
+
+    return picture(draw(pd.read_csv(history_path)))
+
+
 def embedding_map(path: Path, resolution_deg: float) -> dg.MarkdownMetadataValue:
     """Three principal components of the land grid's embeddings as red, green and blue."""
     from pipelines.embeddings.export import read_embeddings

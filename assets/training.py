@@ -1,12 +1,17 @@
 """Training the two towers."""
 
+from typing import TYPE_CHECKING, Any, Literal, Self
+
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from assets.features import GROUP, image_features
 from assets.presets import preset_defaults
 from assets.resources import WorkspaceResource
 from pipelines.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from pipelines.training.checkpoints import TrainedModel
 
 
 @preset_defaults("satclip_checkpoint")
@@ -17,36 +22,80 @@ class SatclipCheckpointConfig(TrainingConfig, dg.Config):
     features: str = Field(
         default="latest", description="Fingerprint of the image features, or latest for those of this dataset."
     )
+    run_in: Literal["step", "subprocess"] = Field(
+        default="step", description="Where PyTorch runs: in the step's own process, or in processes that it starts."
+    )
+    num_processes: int = Field(
+        default=1, ge=1, le=1024, description="Ranks that share each batch, one per GPU; more than 1 in a subprocess."
+    )
+
+    @model_validator(mode="after")
+    def _ranks_have_processes(self) -> Self:
+        if self.num_processes > 1 and self.run_in == "step":
+            raise ValueError(
+                f"num_processes is {self.num_processes}, but run_in is 'step', which is one process; set run_in to "
+                "'subprocess' or num_processes to 1"
+            )
+        return self
+
+    @property
+    def settings(self) -> TrainingConfig:
+        """The settings of the training, without those of where it runs."""
+        return TrainingConfig(**self.model_dump(include=set(TrainingConfig.model_fields)))
 
 
 @dg.asset(group_name=GROUP, kinds={"pytorch", "lightning"}, deps=[image_features], pool="gpu")
-def satclip_checkpoint(config: SatclipCheckpointConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:
+def satclip_checkpoint(
+    context: dg.AssetExecutionContext,
+    config: SatclipCheckpointConfig,
+    workspace: WorkspaceResource,
+    pipes: dg.PipesSubprocessClient,
+) -> dg.MaterializeResult:
     """Location and image towers trained on a dataset that passed its checks, split by place."""
-    from assets.metadata import loss_curves, plain_metrics
-    from pipelines.features.view_bank import image_features_path, open_image_features, resolve_fingerprint
-    from pipelines.patches.dataset import open_patch_dataset
-    from pipelines.provenance import content_hash
-    from pipelines.training.checkpoints import open_run, publish_run, run_folder
-    from pipelines.training.run import train
+    if config.run_in == "subprocess":
+        return _train_in_subprocess(context, config, workspace, pipes)
+    from pipelines.training.stage import train_in_workspace
 
-    dataset = open_patch_dataset(workspace.path, config.dataset_version)
-    fingerprint = resolve_fingerprint(workspace.path, dataset.version, config.features)
-    path = image_features_path(workspace.path, dataset.version, fingerprint)
-    features = open_image_features(path, dataset.version, fingerprint)
-    settings = TrainingConfig(**config.model_dump(include=set(TrainingConfig.model_fields)))
-    name = f"{dataset.version}-{content_hash([settings.model_dump(mode='json'), fingerprint])[:8]}"
-    result = train(dataset, features, settings, run_folder(workspace.path, name))
-    publish_run(workspace.path, name)
-    record = open_run(workspace.path, name).record
+    run, result = train_in_workspace(workspace.path, config.settings, config.dataset_version, config.features)
     return dg.MaterializeResult(
-        metadata={
-            "path": dg.MetadataValue.path(result.checkpoint_path),
-            "loss_curves": loss_curves(result.history_path),
-            "training_places": result.num_training_places,
-            "validation_places": result.num_validation_places,
-            **plain_metrics({**result.metrics, "seconds": result.seconds}),
-            "dataset_version": dataset.version,
-            "checkpoint_sha256": record["checkpoint_sha256"],
-        },
-        data_version=dg.DataVersion(record["checkpoint_sha256"]),
+        metadata=_describe(run, result.seconds), data_version=dg.DataVersion(run.record["checkpoint_sha256"])
     )
+
+
+def _train_in_subprocess(
+    context: dg.AssetExecutionContext,
+    config: SatclipCheckpointConfig,
+    workspace: WorkspaceResource,
+    pipes: dg.PipesSubprocessClient,
+) -> dg.MaterializeResult:
+    from assets.train_process import command
+    from pipelines.training.checkpoints import open_run
+
+    extras = {
+        "root": str(workspace.path),
+        "config": config.settings.model_dump(mode="json"),
+        "dataset_version": config.dataset_version,
+        "features": config.features,
+    }
+    done = pipes.run(context=context, command=command(config.num_processes), extras=extras)
+    (told,) = done.get_custom_messages()
+    metadata = _describe(open_run(workspace.path, told["run"]), told["seconds"])
+    return done.get_materialize_result()._replace(metadata=metadata)
+
+
+def _describe(run: "TrainedModel", seconds: float) -> dict[str, Any]:
+    from assets.metadata import loss_curves, plain_metrics, retrieval_curves
+
+    record, split = run.record, run.record["split"]
+    metadata: dict[str, Any] = {
+        "path": dg.MetadataValue.path(run.checkpoint_path),
+        "loss_curves": loss_curves(run.history_path),
+        "training_places": split["num_training_places"],
+        "validation_places": split["num_validation_places"],
+        **plain_metrics({**record["metrics"], "epoch": record["epoch"], "seconds": seconds}),
+        "dataset_version": record["dataset_version"],
+        "checkpoint_sha256": record["checkpoint_sha256"],
+    }
+    if split["num_validation_places"] > 1:
+        metadata["retrieval_curves"] = retrieval_curves(run.history_path)
+    return metadata

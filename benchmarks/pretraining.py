@@ -48,6 +48,7 @@ from pipelines.training.fitting import fit
 from pipelines.training.pixel_datamodule import PixelDataModule
 from pipelines.training.pixel_reading import PartSampler, PatchStream
 from pipelines.training.pixels import open_shard_reader, pixel_places
+from pipelines.training.ranks import ALONE
 from pipelines.training.splits import split_places
 from pipelines.training.towers import build_module, build_towers
 from satclip_model.config import MoCoConfig
@@ -105,7 +106,7 @@ def run(data: PlaceDataModule | PixelDataModule, towers: SatCLIP, config: Traini
     module = build_module(towers, config, config.epochs * data.steps_per_epoch, jitter)
     losses = Losses()
     started = time.perf_counter()
-    fit(module, data, losses, config, Path(tempfile.gettempdir()) / "no_state.ckpt")
+    fit(module, data, losses, config, Path(tempfile.gettempdir()) / "no_state.ckpt", ALONE)
     return losses.values, time.perf_counter() - started
 
 
@@ -148,7 +149,7 @@ def measure_parts(
     sampler = PartSampler(places.shards, len(places), loader, 0)
     stream = PatchStream(open_shard_reader(dataset), places.rows, sampler, loader)
     dn = torch.from_numpy(dataset.read_shard_dn(0)[:PART_SAMPLES]).to(device)
-    offsets = torch.from_numpy(dataset.places["boa_add_offset"].to_numpy()[:PART_SAMPLES]).to(device)
+    offsets = torch.tensor(dataset.places["boa_add_offset"].to_numpy()[:PART_SAMPLES], device=device)
     place_ids = dataset.places["place_id"].to_numpy()[:PART_SAMPLES]
     reflectance = reflectance_tensor(dn, offsets)
     batches = TrainingBatches(bank, config.batch_size, config.seed, 1)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from pipelines.cli_dataset import PRESETS, add_dataset_commands, add_root
 from pipelines.cli_embed import add_embed_commands
+from pipelines.cli_train import add_train_command
 from pipelines.errors import ConfigurationError, SatclipError
 from pipelines.workspace import workspace_root
 
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(commands)
     _add_sandbox(commands)
     add_dataset_commands(commands)
+    add_train_command(commands)
     add_embed_commands(commands)
     summary = commands.add_parser("summary", help="name the artefacts of a workspace")
     add_root(summary)

@@ -17,6 +17,8 @@ def end_with_parent(parent_pid: int, grace_s: float) -> None:
         parent_pid: Id of the process that started this one, as that one told it: it may be gone already.
         grace_s: Seconds that the handler of SIGTERM has.
     """
+    if os.getppid() != parent_pid:
+        os.kill(os.getpid(), signal.SIGTERM)
     threading.Thread(target=_watch, args=(parent_pid, grace_s), name="parent-watch", daemon=True).start()
 
 

@@ -94,7 +94,7 @@ def _local_file(name: HubName, *, download: bool) -> Path:
     if not download:
         raise CheckpointError(
             f"{name}: not in the local cache of the Hugging Face Hub, and nothing is fetched unasked; allow it with "
-            "download=True (on the command line: satclip embed --download), or name a local file"
+            "download=True (on the command line: --download), or name a local file"
         )
     return _fetch(name)
 

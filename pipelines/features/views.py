@@ -8,12 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from pipelines.features.config import ViewsConfig
 from pipelines.features.keyed_draws import draw_uniform
 from pipelines.sentinel2 import NODATA_DN, QUANTIFICATION
 
 _SHARPEST_SIGMA_PX: Final = 1e-3
+_SMALLEST_WEIGHT: Final = 1e-7
+"""Weights of the blur below this part of the largest are left out: subnormal numbers make products slow."""
 _NUM_SPATIAL_DRAWS: Final = 6
 
 
@@ -55,6 +58,7 @@ def draw_views(place_ids: NDArray[np.int64], view: int, num_bands: int, config: 
     )
 
 
+@torch.no_grad()
 def augment(
     reflectance: Tensor, place_ids: Sequence[int] | NDArray[np.int64] | Tensor, view: int, config: ViewsConfig
 ) -> Tensor:
@@ -62,7 +66,7 @@ def augment(
 
     Flips, crop and blur act along rows and along columns independently, so that each axis is one matrix. The blur
     mirrors the view at its edges and keeps its mean. A view depends on its own patch, place and number: neither on the
-    rest of the batch nor, but for the rounding of float32, on the device.
+    rest of the batch nor, but for the rounding of float32, on the device. It carries no gradient.
 
     Args:
         reflectance: Shape (batch, band, height, width), floating point, on any device.
@@ -96,7 +100,9 @@ def augment(
             )
         )
         gain = torch.tensor(draws.band_gain, dtype=torch.float32, device=device)[:, :, None, None]
-        viewed = rows[:, None] @ (gain * reflectance.float()) @ columns[:, None].mT
+        viewed = gain * reflectance.float()
+        for patch, along_rows, along_columns in zip(viewed, rows, columns, strict=True):
+            torch.matmul(along_rows, patch @ along_columns.T, out=patch)
     return viewed.to(reflectance.dtype)
 
 
@@ -107,10 +113,10 @@ def reflectance_tensor(dn: Tensor, boa_add_offset: Tensor) -> Tensor:
         dn: Digital numbers as delivered, shape (batch, band, height, width), uint16.
         boa_add_offset: Offset per patch (0 or -1000), shape (batch,).
     """
-    values = dn.to(torch.float32, copy=True)
-    is_nodata = values == NODATA_DN
+    values = dn.to(torch.float32)
+    nodata = values == NODATA_DN
     values += boa_add_offset.to(torch.float32)[:, None, None, None]
-    return values.clamp_(min=0.0).div_(QUANTIFICATION).masked_fill_(is_nodata, 0.0)
+    return values.clamp_(min=0.0).div_(QUANTIFICATION).masked_fill_(nodata, 0.0)
 
 
 def _source_positions(
@@ -130,8 +136,11 @@ def _axis_weights(positions: NDArray[np.float64], blur_sigma_px: Tensor) -> Tens
     interpolation = (1.0 - (sought[:, :, None] - pixel).abs()).clamp(min=0.0)
     if not blur_sigma_px.any():
         return interpolation
-    sigma_px = blur_sigma_px.clamp(min=_SHARPEST_SIGMA_PX)[:, None, None]
-    row, column = pixel[:, None], pixel[None, :]
-    mirrored = (row - column, row + column + 1.0, 2.0 * size - 1.0 - row - column)
-    blur = torch.stack([torch.exp(-0.5 * (distance / sigma_px) ** 2) for distance in mirrored]).sum(dim=0)
+    sigma_px = blur_sigma_px.clamp(min=_SHARPEST_SIGMA_PX)[:, None]
+    distance = torch.arange(2 * size, dtype=torch.float32, device=pixel.device)
+    kernel = functional.threshold(torch.exp(-0.5 * (distance / sigma_px) ** 2), _SMALLEST_WEIGHT, 0.0)
+    row, column = torch.meshgrid(*[torch.arange(size, device=pixel.device)] * 2, indexing="ij")
+    blur = kernel[:, (row - column).abs()]
+    blur += kernel[:, row + column + 1]
+    blur += kernel[:, 2 * size - 1 - row - column]
     return (blur / blur.sum(dim=2, keepdim=True)) @ interpolation

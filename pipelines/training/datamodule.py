@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.features.keyed_draws import draw_uniform
+from pipelines.training.ranks import ALONE, Ranks
 from pipelines.training.shuffling import epoch_order
 
 
@@ -64,16 +65,25 @@ class TrainingBatches:
         seed: Decides orders and views.
         num_epochs: Passes over the places.
         first_step: Batches to leave out at the beginning.
+        ranks: Whose rows of each batch are given.
 
     Raises:
         ValueError: ``batch_size`` is below 1 or above the number of places.
     """
 
-    def __init__(self, places: PlaceTensors, batch_size: int, seed: int, num_epochs: int, first_step: int = 0) -> None:
+    def __init__(
+        self,
+        places: PlaceTensors,
+        batch_size: int,
+        seed: int,
+        num_epochs: int,
+        first_step: int = 0,
+        ranks: Ranks = ALONE,
+    ) -> None:
         _require_batch_size(batch_size, places)
         self.places, self.batch_size, self.seed, self.num_epochs = places, batch_size, seed, num_epochs
         self.steps_per_epoch = len(places) // batch_size
-        self.first_step = first_step
+        self.first_step, self.ranks = first_step, ranks
 
     def __len__(self) -> int:
         return self.num_epochs * self.steps_per_epoch - self.first_step
@@ -89,7 +99,7 @@ class TrainingBatches:
         views = torch.from_numpy(choose_views(self.places.place_ids, self.seed, epoch, self.places.num_views))
         views = views.to(device)
         for batch in range(left_out, self.steps_per_epoch):
-            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            rows = self.ranks.own_rows(order[batch * self.batch_size : (batch + 1) * self.batch_size])
             yield self.places.features[rows, views[rows]].float(), self.places.lonlat_deg[rows]
 
 
@@ -119,10 +129,14 @@ class PlaceDataModule(lightning.LightningDataModule):
     Args:
         training: Places to train on.
         validation: Places kept apart.
-        batch_size: Places per batch, clipped to the number of training places.
+        batch_size: Places per batch, of all ranks together, clipped to the number of training places.
         seed: Decides orders and views.
         num_epochs: Passes over the training places.
         first_step: Training batches to leave out at the beginning.
+        ranks: Whose rows of each training batch are given.
+
+    Raises:
+        ConfigurationError: The batches give the ranks no equal shares.
     """
 
     def __init__(
@@ -133,11 +147,12 @@ class PlaceDataModule(lightning.LightningDataModule):
         seed: int,
         num_epochs: int,
         first_step: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
         super().__init__()
         self.training, self.validation = training, validation
-        self.batch_size = min(batch_size, len(training))
-        self._batches = TrainingBatches(training, self.batch_size, seed, num_epochs, first_step)
+        self.batch_size = ranks.batch_size(batch_size, len(training))
+        self._batches = TrainingBatches(training, self.batch_size, seed, num_epochs, first_step, ranks)
 
     @property
     def steps_per_epoch(self) -> int:

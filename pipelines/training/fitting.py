@@ -13,6 +13,7 @@ import torch
 from pipelines.errors import ConfigurationError
 from pipelines.training.config import TrainingConfig
 from pipelines.training.datamodule import PlaceDataModule
+from pipelines.training.ranks import Ranks
 from pipelines.training.supervision import Supervisor
 from satclip_model.errors import DivergenceError
 from satclip_model.lightning_module import SatCLIPLightningModule
@@ -20,6 +21,8 @@ from satclip_model.positional_encoding.spherical_harmonics import SphericalHarmo
 
 _OUT_OF_MEMORY: Final = "can't allocate memory"
 """What PyTorch says in a plain RuntimeError when the memory of the CPU is exhausted."""
+
+_NOT_TOLD: Final = ("litlogger", "LitLogger", "`max_epochs=1` reached")
 
 
 def choose_accelerator(wanted: str) -> str:
@@ -45,6 +48,7 @@ def fit(
     supervisor: Supervisor,
     config: TrainingConfig,
     state_path: Path,
+    ranks: Ranks,
 ) -> None:
     """Takes all steps of a training; Lightning sees them as one epoch, the supervisor counts those of the data.
 
@@ -56,15 +60,17 @@ def fit(
         supervisor: What happens between two steps.
         config: All settings.
         state_path: The checkpoint to name when training fails.
+        ranks: Which process this is.
 
     Raises:
         ConfigurationError: The loss diverged, or a batch does not fit into memory.
         TrainingStopped: A stop was requested.
     """
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_worth_telling)
     accelerator = choose_accelerator(config.accelerator)
     trainer = lightning.Trainer(
         accelerator=accelerator,
-        devices=1,
+        **ranks.trainer_options(accelerator),
         precision=config.precision,
         max_epochs=1,
         limit_val_batches=0,
@@ -77,9 +83,9 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    devices = [0] if accelerator == "gpu" else []
+    devices = [ranks.local_rank] if accelerator == "gpu" else []
     with _threads(config.num_threads), _encoding_dtype(module, config), torch.random.fork_rng(devices=devices):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(ranks.seed(config.seed))
         try:
             _fit_quietly(trainer, module, data)
         except DivergenceError as error:
@@ -101,12 +107,12 @@ def _kept(state_path: Path) -> str:
     return f"the last checkpoint is {state_path}" if state_path.is_file() else "no checkpoint was written"
 
 
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return "litlogger" not in record.getMessage().lower()
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Whether a line of Lightning is neither an advertisement nor about the one epoch that it sees."""
+    return not any(each in record.getMessage() for each in _NOT_TOLD)
 
 
 def _fit_quietly(trainer: lightning.Trainer, module: SatCLIPLightningModule, data: PlaceDataModule) -> None:
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     with warnings.catch_warnings():
         # Lightning 2.6 asks PyTorch's pytree in a way that PyTorch 2.9 deprecates.
         warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated", category=FutureWarning)

@@ -70,22 +70,27 @@ class History:
         rows: Rows of processes before.
         num_epochs: Epochs of the whole training.
         tensorboard: Whether to write TensorBoard's files too.
+        is_silent: Whether to keep the rows alone, as the ranks after the first do.
 
     Raises:
         ConfigurationError: ``tensorboard`` is wanted and not installed.
     """
 
-    def __init__(self, folder: Path, rows: list[Row], num_epochs: int, *, tensorboard: bool = False) -> None:
+    def __init__(
+        self, folder: Path, rows: list[Row], num_epochs: int, *, tensorboard: bool = False, is_silent: bool = False
+    ) -> None:
         self.rows, self.path = rows, folder / HISTORY_NAME
-        self._num_epochs = num_epochs
+        self._num_epochs, self._is_silent = num_epochs, is_silent
         self._writer: SummaryWriter | None = None
-        if tensorboard:
+        if tensorboard and not is_silent:
             last_step = int(rows[-1]["step"]) if rows else 0
             self._writer = _open_tensorboard(folder / TENSORBOARD_NAME, last_step + 1)
 
     def add(self, row: Row) -> None:
         """Writes the row of an epoch to the files and tells it."""
         self.rows.append(row)
+        if self._is_silent:
+            return
         with replacing(self.path) as partial, partial.open("w", newline="") as handle:
             lines = csv.DictWriter(handle, HISTORY_COLUMNS, lineterminator="\n")
             lines.writeheader()

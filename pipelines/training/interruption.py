@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
@@ -11,10 +11,20 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Which signal asked to stop, if one did."""
+    """Which signal asked to stop, if one did.
 
-    def __init__(self) -> None:
+    Args:
+        signals: The signals that ask.
+    """
+
+    def __init__(self, signals: Iterable[int] = ()) -> None:
+        self._signals = tuple(signals)
         self._received: int | None = None
+
+    def install(self) -> None:
+        """Notes the signals from now on, whoever handled them before."""
+        for number in self._signals:
+            signal.signal(number, self.note)
 
     @property
     def is_requested(self) -> bool:
@@ -45,14 +55,13 @@ def deferred_interruption() -> Iterator[Interruption]:
 
     Signals that are ignored stay so. Outside the main thread, where no signal arrives, nothing is changed.
     """
-    interruption = Interruption()
     before = {}
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         before = {number: handler for number, handler in handlers.items() if handler not in {signal.SIG_IGN, None}}
+    interruption = Interruption(before)
     try:
-        for number in before:
-            signal.signal(number, interruption.note)
+        interruption.install()
         yield interruption
     finally:
         for number, handler in before.items():

@@ -10,6 +10,7 @@ from pipelines.features.config import ViewsConfig
 from pipelines.training.config import PixelLoaderConfig, TrainingConfig
 from pipelines.training.pixel_reading import PatchReader
 from pipelines.training.pixels import PixelBatches, PixelPlaces
+from pipelines.training.ranks import ALONE, Ranks
 from pipelines.training.splits import MIN_PLACES, is_held_out
 
 
@@ -26,11 +27,15 @@ class PixelDataModule(lightning.LightningDataModule):
         device: Where batches are made.
         views: Augmentations of training; None for none.
         first_step: Training batches to leave out at the beginning.
+        ranks: Whose places of each training batch are given.
 
     Attributes:
         training: Places to train on.
         validation: Places kept apart.
-        batch_size: Places per batch.
+        batch_size: Places per batch, of all ranks together.
+
+    Raises:
+        ConfigurationError: The batches give the ranks no equal shares.
     """
 
     def __init__(
@@ -43,14 +48,22 @@ class PixelDataModule(lightning.LightningDataModule):
         *,
         views: ViewsConfig | None = None,
         first_step: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
         super().__init__()
         held_out = is_held_out(places.place_ids, places.lonlat_deg, config)
         self.training, self.validation = places.chosen(~held_out), places.chosen(held_out)
-        self.batch_size = min(config.batch_size, len(self.training))
+        self.batch_size = ranks.batch_size(config.batch_size, len(self.training))
         self._reader, self._loader, self._device = reader, loader, device
         batches = PixelBatches(
-            self.training, reader, self.batch_size, loader, device, shuffle_seed=config.seed, views=views
+            self.training,
+            reader,
+            self.batch_size,
+            loader,
+            device,
+            shuffle_seed=config.seed,
+            views=views,
+            ranks=ranks,
         )
         self._batches = EpochBatches(batches, config.epochs, first_step)
 

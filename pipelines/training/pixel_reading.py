@@ -5,7 +5,6 @@ are decompressed to where the training process reads them; only numbers travel b
 no name in the file system, so that nothing of it stays behind however a process ends.
 """
 
-import itertools
 import multiprocessing
 import multiprocessing.process
 import os
@@ -24,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipelines.errors import ConfigurationError, StoreError
 from pipelines.training.config import PixelLoaderConfig
+from pipelines.training.ranks import ALONE, Ranks
 from pipelines.training.shuffling import epoch_order, windowed_order
 
 _PRELOADED: Final = ("__main__", "torch.utils.data", "numcodecs.blosc", "google_crc32c")
@@ -60,47 +60,52 @@ class PartSampler(Sampler[Part]):
 
     Args:
         shards: Shard of each place, shape (places,).
-        batch_size: Places per batch.
+        batch_size: Places per batch, of all ranks together.
         config: Sizes and order.
         shuffle_seed: Seed of the order.
+        ranks: Whose places of each batch are given.
 
     Raises:
         ValueError: A batch larger than the number of places.
     """
 
     def __init__(
-        self, shards: NDArray[np.int64], batch_size: int, config: PixelLoaderConfig, shuffle_seed: int | None = None
+        self,
+        shards: NDArray[np.int64],
+        batch_size: int,
+        config: PixelLoaderConfig,
+        shuffle_seed: int | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         if not 0 < batch_size <= len(shards):
             raise ValueError(f"batch_size is {batch_size}; expected 1 to {len(shards)}, the number of places")
         self.batch_size, self.epoch, self.first_batch = batch_size, 0, 0
         self.num_slots = config.num_workers * config.prefetch_parts + 1
-        self._shards, self._config, self._seed = shards, config, shuffle_seed
+        self._shards, self._config, self._seed, self._ranks = shards, config, shuffle_seed, ranks
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Names the epoch that the next pass belongs to, and the batch that it begins with."""
         self.epoch, self.first_batch = epoch, first_batch
 
     def batch_sizes(self) -> list[int]:
-        """Places in each batch of a whole epoch."""
+        """Places of this rank in each batch of a whole epoch."""
         whole, rest = divmod(len(self._shards), self.batch_size)
-        return [self.batch_size] * whole + ([rest] if rest and self._seed is None else [])
+        sizes = [self.batch_size] * whole + ([rest] if rest and self._seed is None else [])
+        return [size // self._ranks.world_size for size in sizes]
 
-    def order(self) -> NDArray[np.int64]:
-        """All places in the order of the epoch."""
+    def order(self) -> Tensor:
+        """All places in the order of the epoch, of all ranks together."""
         if self._seed is None:
-            return np.arange(len(self._shards))
+            return torch.arange(len(self._shards))
         if self._config.window_shards:
-            return windowed_order(self._shards, self._config.window_shards, self._seed, self.epoch)
-        return epoch_order(len(self._shards), self._seed, self.epoch).numpy()
+            return torch.from_numpy(windowed_order(self._shards, self._config.window_shards, self._seed, self.epoch))
+        return epoch_order(len(self._shards), self._seed, self.epoch)
 
     def __iter__(self) -> Iterator[Part]:
-        order, size, number = self.order(), self._config.part_size, 0
-        bounds = np.cumsum([0, *self.batch_sizes()])[self.first_batch :]
-        for start, stop in itertools.pairwise(bounds):
-            for first in range(start, stop, size):
-                yield Part(number % self.num_slots, order[first : min(first + size, stop)].tolist())
-                number += 1
+        batches = torch.split(self.order(), self.batch_size)[self.first_batch : len(self.batch_sizes())]
+        parts = (part for batch in batches for part in torch.split(self._ranks.own_rows(batch), self._config.part_size))
+        for number, part in enumerate(parts):
+            yield Part(number % self.num_slots, part.tolist())
 
 
 class PatchParts(Dataset[Part | StoreError]):

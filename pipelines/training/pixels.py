@@ -14,6 +14,7 @@ from pipelines.patches.dataset import PatchDataset
 from pipelines.patches.shard_reader import ShardReader
 from pipelines.training.config import PixelLoaderConfig
 from pipelines.training.pixel_reading import PartSampler, PatchReader, PatchStream
+from pipelines.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,12 @@ class PixelBatches:
     Args:
         places: The places.
         reader: Reads their patches.
-        batch_size: Places per batch.
+        batch_size: Places per batch, of all ranks together.
         config: Workers and order.
         device: Where batches are made.
         shuffle_seed: Seed of the order of training; None for validation: all places in their order.
         views: Augmentations.
+        ranks: Whose places of each batch are given.
 
     Attributes:
         sampler: The order of the places, with the epoch.
@@ -106,9 +108,10 @@ class PixelBatches:
         *,
         shuffle_seed: int | None = None,
         views: ViewsConfig | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.places, self.batch_size, self.device = places, batch_size, device
-        self.sampler = PartSampler(places.shards, batch_size, config, shuffle_seed)
+        self.sampler = PartSampler(places.shards, batch_size, config, shuffle_seed, ranks)
         self._reader, self._config, self._views = reader, config, views
         self._lonlat_deg = torch.tensor(places.lonlat_deg, device=device)
         self._offsets = torch.tensor(places.boa_add_offset, device=device)

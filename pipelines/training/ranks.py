@@ -1,5 +1,6 @@
 """Several processes that train one model, as started by ``torchrun``: which one this is, and its share of a batch."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,10 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pipelines.errors import ConfigurationError
+from pipelines.parent_watch import end_with_parent
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_GRACE_S: Final = 30.0
 _SEED_STRIDE: Final = 1_000_003
 _VARIABLES: Final = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
@@ -71,6 +74,21 @@ class Ranks:
         """A seed of this rank's own, for what differs from row to row, such as dropout; ``seed`` itself on rank 0."""
         return seed + self.rank * _SEED_STRIDE
 
+    @property
+    def log_level(self) -> int:
+        """INFO on the first rank, DEBUG on the others, for what all would tell alike."""
+        return logging.INFO if self.is_first else logging.DEBUG
+
+    def broadcast[T](self, value: T) -> T:
+        """The first rank's value on every rank; called by all of them."""
+        if self.world_size == 1:
+            return value
+        import torch.distributed
+
+        holder = [value]
+        torch.distributed.broadcast_object_list(holder)
+        return holder[0]
+
     def trainer_options(self, accelerator: str) -> dict[str, Any]:
         """Arguments of `lightning.Trainer` that make it one of these ranks: gloo on the CPU, nccl on GPUs.
 
@@ -90,6 +108,10 @@ class Ranks:
         }
 
 
+ALONE: Final = Ranks()
+"""A training in one process."""
+
+
 def current_ranks(environment: Mapping[str, str] | None = None) -> Ranks:
     """This process among those that ``torchrun`` started; one alone without it.
 
@@ -101,7 +123,7 @@ def current_ranks(environment: Mapping[str, str] | None = None) -> Ranks:
     """
     variables = os.environ if environment is None else environment
     if not any(name in variables for name in _VARIABLES):
-        return Ranks()
+        return ALONE
     found = {name: variables.get(name) for name in _VARIABLES}
     try:
         rank, local_rank, world_size, local_world_size = (int(value or "") for value in found.values())
@@ -124,13 +146,13 @@ def _unfit(found: Mapping[str, str | None]) -> ConfigurationError:
 
 @contextmanager
 def joined_ranks(ranks: Ranks) -> Iterator[None]:
-    """A block that all ranks leave together, and with it their connections; where one fails, no one waits for it."""
+    """A block at whose end the connections of a rank are closed; the rank ends where torchrun is killed."""
     import torch.distributed
 
+    if ranks.world_size > 1:
+        end_with_parent(os.getppid(), _GRACE_S)
     try:
         yield
-        if ranks.world_size > 1 and torch.distributed.is_initialized():
-            torch.distributed.barrier()
     finally:
         if ranks.world_size > 1 and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -18,6 +18,7 @@ from pipelines.training.datamodule import PlaceDataModule, PlaceTensors
 from pipelines.training.fitting import choose_accelerator, fit
 from pipelines.training.history import History
 from pipelines.training.interruption import deferred_interruption
+from pipelines.training.ranks import Ranks, current_ranks, joined_ranks
 from pipelines.training.retrieval import score_retrieval
 from pipelines.training.splits import MIN_PLACES, describe_split, split_places
 from pipelines.training.state import STATE_NAME, TrainingState, read_state, write_state
@@ -25,13 +26,13 @@ from pipelines.training.supervision import Run, Supervisor, TrainingStopped
 from pipelines.training.towers import build_module, build_towers
 from pipelines.training.validation import VALIDATION_STREAM
 from satclip_model.checkpoint.native import write_checkpoint
-from satclip_model.distributed import num_ranks
 from satclip_model.satclip import SatCLIP
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_NAME: Final = "satclip.ckpt"
 RECORD_NAME: Final = "record.json"
+_CPU: Final = torch.device("cpu")
 _LOGGED: Final = ("train_loss", "val_loss", "temperature")
 _TOLD_METRICS: Final = ("train_loss", "val_loss", "train_recall_at_1", "val_recall_at_1")
 _BANK: Final = ("content_sha256", "fingerprint", "backbone_fingerprint", "encoder", "views", "feature_dim")
@@ -77,6 +78,9 @@ def train(
     file is written every ``checkpoint_interval_steps``, and after the step at hand when SIGINT or SIGTERM arrive. It is
     a checkpoint that `read_checkpoint` reads, and is removed once the training is complete.
 
+    Called by every process that ``torchrun`` started, it trains with the joint batch of all: ``batch_size`` places, of
+    which every rank takes an equal share. The first writes the files; all return the same.
+
     Args:
         dataset: The patches; only its places are read.
         image_features: Their features.
@@ -93,7 +97,8 @@ def train(
         DatasetError: Fewer than two training places, or too few for early stopping to watch.
         KeyboardInterrupt: A signal stopped the training, and its own handler let it go on.
     """
-    device = torch.device("cuda" if choose_accelerator(config.accelerator) == "gpu" else "cpu")
+    ranks = current_ranks()
+    device = torch.device("cuda", ranks.local_rank) if choose_accelerator(config.accelerator) == "gpu" else _CPU
     training, validation = split_places(dataset, image_features, config)
     if config.early_stopping_patience and len(validation) < MIN_PLACES:
         raise DatasetError(
@@ -101,19 +106,30 @@ def train(
             "validation_fraction or set early_stopping_patience to 0"
         )
     towers = build_towers(image_features, config, training, backbone)
-    record = _describe(dataset, image_features, config, training, validation)
+    record = _describe(dataset, image_features, config, (training, validation), ranks)
     state_path = output_dir / STATE_NAME
     resumed = read_state(state_path, towers, record) if state_path.is_file() else None
     first_step = resumed.progress.step if resumed else 0
-    on_device = [_on_device(places, device) for places in (training, validation)]
-    data = PlaceDataModule(*on_device, config.batch_size, config.seed, config.epochs, first_step)
+    data = PlaceDataModule(
+        _on_device(training, device),
+        _on_device(validation, device),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        num_epochs=config.epochs,
+        first_step=first_step,
+        ranks=ranks,
+    )
     rows = resumed.progress.rows if resumed else []
-    history = History(output_dir, rows, config.epochs, tensorboard=config.tensorboard)
-    jitter = torch.Generator(device).manual_seed(config.seed)
+    is_silent = not ranks.is_first
+    history = History(output_dir, rows, config.epochs, tensorboard=config.tensorboard, is_silent=is_silent)
+    jitter = torch.Generator(device).manual_seed(ranks.seed(config.seed))
     module = build_module(towers, config, config.epochs * data.steps_per_epoch, jitter)
-    logger.info(
-        "training on %d places, %d kept for validation: %d epochs of %d steps with %d places on %s, from step %d",
-        len(training), len(validation), config.epochs, data.steps_per_epoch, data.batch_size, device.type, first_step,
+    logger.log(
+        ranks.log_level,
+        "training on %d places, %d kept for validation: %d epochs of %d steps with %d places on %s, %d ranks, from "
+        "step %d",
+        len(training), len(validation), config.epochs, data.steps_per_epoch, data.batch_size, device.type,
+        ranks.world_size, first_step,
     )  # fmt: skip
 
     def save(model: SatCLIP, state: TrainingState) -> None:
@@ -121,13 +137,16 @@ def train(
         logger.info("checkpoint of step %d: %s", state.progress.step, state_path)
 
     result = None
-    with deferred_interruption() as interruption:
+    with deferred_interruption() as interruption, joined_ranks(ranks):
         supervisor = Supervisor(Run(config, data, history, jitter, interruption, save, resumed))
         try:
-            fit(module, data, supervisor, config, state_path)
-            result = _finish(output_dir, towers, record, supervisor, history, (training, validation))
+            fit(module, data, supervisor, config, state_path, ranks)
+            if ranks.is_first:
+                result = _finish(output_dir, towers, record, supervisor, history, (training, validation))
+            result = ranks.broadcast(result)
         except TrainingStopped:
-            logger.warning("training stopped after step %d; the same call goes on from there", supervisor.step)
+            told = "training stopped after step %d; the same call goes on from there"
+            logger.log(ranks.log_level, told, supervisor.step)
         finally:
             history.close()
     interruption.deliver()
@@ -140,8 +159,8 @@ def _describe(
     dataset: PatchSource,
     image_features: ImageFeatures,
     config: TrainingConfig,
-    training: PlaceTensors,
-    validation: PlaceTensors,
+    places: tuple[PlaceTensors, PlaceTensors],
+    ranks: Ranks,
 ) -> dict[str, Any]:
     settings = config.model_dump(mode="json")
     return {
@@ -149,8 +168,8 @@ def _describe(
         "image_features": {name: image_features.record[name] for name in _BANK},
         "config": settings,
         "config_sha256": content_hash(settings),
-        "split": describe_split(config, training, validation),
-        "num_ranks": num_ranks(),
+        "split": describe_split(config, *places),
+        "num_ranks": ranks.world_size,
         "packages": package_versions(),
         "commit": git_commit(),
     }
@@ -181,8 +200,8 @@ def _finish(
     epoch = supervisor.best.epoch if supervisor.best_weights else supervisor.epoch
     towers.to("cpu").eval()
     (row,) = (each for each in history.rows if each["epoch"] == epoch)
-    metrics = {name: row[name] for name in _LOGGED if name in row}
-    metrics |= _retrieval_metrics(towers, places, record["config"]["seed"])
+    logged = {str(name): row[name] for name in _LOGGED if name in row}
+    metrics = logged | _retrieval_metrics(towers, places, record["config"]["seed"])
     progress = {"epoch": epoch, "num_epochs": supervisor.epoch, "num_steps": supervisor.step}
     record = {**record, **progress, "metrics": metrics}
     checkpoint_path, record_path = output_dir / CHECKPOINT_NAME, output_dir / RECORD_NAME

@@ -20,6 +20,7 @@ from pipelines.training.state import (
     restore_random_state,
 )
 from pipelines.training.validation import validate
+from satclip_model.lightning_module import SatCLIPLightningModule
 from satclip_model.satclip import SatCLIP
 
 
@@ -69,9 +70,7 @@ class Supervisor(lightning.Callback):
         self._epoch_loss = progress.epoch_loss if progress else 0.0
         self.best = BestEpoch(run.config.early_stopping_metric, progress.best if progress else None)
         self.best_weights = run.resumed.best_weights if run.resumed else {}
-        self._clock = Clock(
-            self._num_steps, run.data.batch_size, self.step, progress.seconds if progress else 0.0
-        )
+        self._clock = Clock(self._num_steps, run.data.batch_size, self.step, progress.seconds if progress else 0.0)
         self._is_fresh = True
 
     @property
@@ -85,8 +84,12 @@ class Supervisor(lightning.Callback):
         return self._clock.elapsed_s
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Puts optimiser and schedule where an earlier process left them."""
+        """Puts optimiser and schedule where an earlier process left them, and takes the signals from Lightning.
+
+        Lightning 2.6 answers SIGTERM by a broadcast inside the handler, in which ranks wait for each other forever.
+        """
         del pl_module
+        self._run.interruption.install()
         if self._run.resumed is not None:
             trainer.optimizers[0].load_state_dict(self._run.resumed.optimizer)
             trainer.lr_scheduler_configs[0].scheduler.load_state_dict(self._run.resumed.schedule)
@@ -117,7 +120,8 @@ class Supervisor(lightning.Callback):
         del batch, batch_idx
         self.step += 1
         self._epoch_loss += float(outputs["loss"])
-        model: SatCLIP = pl_module.model
+        assert isinstance(pl_module, SatCLIPLightningModule)
+        model = pl_module.model
         if self.step % self._run.data.steps_per_epoch == 0:
             self._end_epoch(trainer, model)
         if self.step == self._num_steps or trainer.should_stop:
@@ -153,8 +157,11 @@ class Supervisor(lightning.Callback):
         batches = self._run.data.val_dataloader()
         if not len(batches):
             return {}
-        with trainer.precision_plugin.val_step_context():
-            return validate(model, batches, self._run.config.seed)
+        measures: dict[str, float] = {}
+        if trainer.is_global_zero:
+            with trainer.precision_plugin.val_step_context():
+                measures = validate(model, batches, self._run.config.seed)
+        return trainer.strategy.broadcast(measures)
 
     def _save(self, trainer: lightning.Trainer, model: SatCLIP) -> None:
         progress = Progress(

@@ -196,8 +196,8 @@ class SphericalHarmonics(nn.Module):
 class HarmonicsWriter:
     """Writes bases of as many places as a buffer has columns into it, over and over.
 
-    The recurrence runs in the functions' ``compute_dtype`` whatever the type of the buffer. Two levels, one for even degrees and one for odd,
-    hold order m in row m + L - 1, and each degree overwrites the one two below.
+    The recurrence runs in the functions' ``compute_dtype`` whatever the type of the buffer. Two levels, one for even
+    degrees and one for odd, hold order m in row m + L - 1, and each degree overwrites the one two below.
 
     Args:
         harmonics: The functions.

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ from pipelines.sampling.manifest import read_sampling_manifest
 from pipelines.sampling.tables import read_record
 from pipelines.training.checkpoints import open_run
 from pipelines.workspace import describe_workspace
+from satclip_model.checkpoint.native import read_checkpoint
 from tests.conftest import REPOSITORY
+from tests.processes import descendants, is_alive, shared_memory, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(600)]
 
@@ -152,7 +155,7 @@ def test_finished_stages_reach_the_event_log_with_their_progress(chain: Chain) -
         assert len(materialized) == 80
         pictures = {"sample_points": "map", "patch_dataset": "gallery", "satclip_checkpoint": "loss_curves"}
         pictures |= {"location_embeddings": "map", "downstream_scores": "chart"}
-        for name, entry in pictures.items():
+        for name, entry in [*pictures.items(), ("satclip_checkpoint", "retrieval_curves")]:
             event = instance.get_latest_materialization_event(dg.AssetKey(name))
             assert event is not None
             value = event.asset_materialization.metadata[entry]
@@ -189,7 +192,7 @@ def test_a_gpu_that_is_asked_for_and_absent_is_told(chain: Chain) -> None:
         result = dg.materialize(
             [satclip_checkpoint],
             run_config=dg.RunConfig({"satclip_checkpoint": SatclipCheckpointConfig(accelerator="gpu")}),
-            resources={"workspace": WorkspaceResource(root=str(chain.root))},
+            resources={"workspace": WorkspaceResource(root=str(chain.root)), "pipes": dg.PipesSubprocessClient()},
             instance=instance,
             raise_on_error=False,
         )
@@ -197,6 +200,73 @@ def test_a_gpu_that_is_asked_for_and_absent_is_told(chain: Chain) -> None:
         message = failure_message(result, "satclip_checkpoint")
     assert "accelerator is 'gpu'" in message
     assert "finds no CUDA device; set accelerator to 'auto' or 'cpu'" in message
+
+
+@pytest.fixture
+def own_workspace(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the workspace to train in, where processes find this package."""
+    root = tmp_path / "workspace"
+    shutil.copytree(chain.root, root)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    return root
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_training_in_a_subprocess_is_told_as_in_the_step(chain: Chain, own_workspace: Path, num_processes: int) -> None:
+    settings = PRESET["satclip_checkpoint"]["config"] | {"run_in": "subprocess", "num_processes": num_processes}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [satclip_checkpoint],
+            run_config={"ops": {"satclip_checkpoint": {"config": settings}}},
+            resources={"workspace": WorkspaceResource(root=str(own_workspace)), "pipes": dg.PipesSubprocessClient()},
+            instance=instance,
+        )
+        lines = [each.user_message for each in instance.all_logs(result.run_id)]
+        materialization = result.asset_materializations_for_node("satclip_checkpoint")[0]
+    alone, run = open_run(chain.root).record, open_run(own_workspace).record
+    assert run["num_ranks"] == num_processes
+    if num_processes == 1:
+        assert run["metrics"] == pytest.approx(alone["metrics"], rel=1e-3)
+    found = {name: value.value for name, value in materialization.metadata.items()}
+    assert found.keys() >= {"loss_curves", "retrieval_curves", "val_recall_at_1", "seconds", "path"}
+    assert found["training_places"] + found["validation_places"] <= NUM_PLACES
+    assert found["checkpoint_sha256"] == run["checkpoint_sha256"]
+    assert materialization.tags is not None
+    assert materialization.tags["dagster/data_version"] == run["checkpoint_sha256"]
+    assert sum(line.startswith("epoch 15 of 15: train_loss") for line in lines) == 1
+
+
+@pytest.mark.parametrize(("number", "num_processes"), [(signal.SIGTERM, 2), (signal.SIGKILL, 2), (signal.SIGINT, 1)])
+def test_a_step_that_is_ended_takes_its_training_along(
+    number: signal.Signals, num_processes: int, own_workspace: Path, chain: Chain, tmp_path: Path
+) -> None:
+    settings = PRESET["satclip_checkpoint"]["config"] | {"epochs": 1_000_000, "num_processes": num_processes}
+    settings |= {"run_in": "subprocess"}
+    config = {
+        "execution": {"config": {"in_process": {}}},
+        "ops": {"image_features": PRESET["image_features"], "satclip_checkpoint": {"config": settings}},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    environment = {**os.environ, "DAGSTER_HOME": str(chain.home), "SATCLIP_ROOT": str(own_workspace)}
+    environment |= {"TMPDIR": str(tmp_path), "PYTHONWARNINGS": "ignore"}
+    job = ["job", "execute", "-m", "assets.definitions", "-j", "train_model", "-c", str(tmp_path / "config.json")]
+    with (tmp_path / "log").open("wb") as log:
+        step = subprocess.Popen([str(PROGRAMS / "dagster"), *job], env=environment, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: "epoch 5 of 1000000" in (tmp_path / "log").read_text(), 200, "the fifth epoch")
+        processes = descendants(step.pid)
+        assert len(processes) >= (num_processes + 1 if num_processes > 1 else 1)
+        step.send_signal(number)
+        assert step.wait(60) != 0
+        wait_until(lambda: not any(is_alive(each) for each in processes), 60, f"the end of {processes}")
+    finally:
+        step.kill()
+        step.wait()
+    assert not shared_memory(processes)
+    assert not list(tmp_path.glob("satclip_ranks_*"))
+    (state,) = own_workspace.glob("checkpoints/*/training_state.ckpt")
+    assert read_checkpoint(state)[1]["step"] >= 5
+    assert open_run(own_workspace).name == open_run(chain.root).name
 
 
 @pytest.mark.parametrize("step", ["location_embeddings", "downstream_scores", "report"])

@@ -7,8 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +24,11 @@ from pipelines.patches.store import read_store
 from pipelines.sandbox.config import SandboxConfig
 from pipelines.sandbox.lifecycle import start_sandbox
 from pipelines.training.checkpoints import open_run
+from pipelines.training.state import STATE_NAME
 from pipelines.workspace import describe_workspace
+from satclip_model.checkpoint.native import read_checkpoint
 from tests.conftest import REPOSITORY
+from tests.processes import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(600)]
 
@@ -44,14 +46,6 @@ LOGS = """query ($id: ID!) { logsForRun(runId: $id) {
 TERMINATE = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"
 START = "mutation ($selector: ScheduleSelector!) { startSchedule(scheduleSelector: $selector) { __typename } }"
 FINISHED = {"SUCCESS", "FAILURE", "CANCELED"}
-
-
-def wait_until[T](condition: Callable[[], T], timeout_s: float, what: str) -> T:
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within {timeout_s:.0f} s"
-        time.sleep(0.5)
-    return found
 
 
 def group_members(group: int) -> set[int]:
@@ -208,9 +202,10 @@ def test_a_tick_of_the_monthly_refresh_launches_its_job(dev: DagsterDev, refresh
     assert finished["runConfig"]["ops"]["sample_points"] == CI["ops"]["sample_points"]
 
 
-def test_a_cancelled_job_leaves_no_process(dev: DagsterDev, refresh: datetime) -> None:
+@pytest.mark.parametrize("run_in", ["step", "subprocess"])
+def test_a_cancelled_job_leaves_no_process(dev: DagsterDev, refresh: datetime, run_in: str) -> None:
     before = open_run(dev.root).name
-    training = CI["ops"]["satclip_checkpoint"]["config"] | {"epochs": 1_000_000}
+    training = CI["ops"]["satclip_checkpoint"]["config"] | {"epochs": 1_000_000, "run_in": run_in}
     config = {
         "execution": {"config": {"multiprocess": {"max_concurrent": 1}}},
         "ops": {"image_features": CI["ops"]["image_features"], "satclip_checkpoint": {"config": training}},
@@ -222,20 +217,20 @@ def test_a_cancelled_job_leaves_no_process(dev: DagsterDev, refresh: datetime) -
         return any(message.startswith("epoch 5 of 1000000") for message in dev.messages(run_id))
 
     wait_until(trains, 180, "the fifth epoch")
-    processes = {member for member in group_members(dev.group) if run_id in command_line(member) or spawned(member)}
+    own = ("multiprocessing.spawn", "assets.train_process", run_id)
+    lines = {member: command_line(member) for member in group_members(dev.group)}
+    processes = {member for member, line in lines.items() if any(each in line for each in own)}
+    assert any("assets.train_process" in lines[each] for each in processes) == (run_in == "subprocess")
     assert processes
     assert dev.ask(TERMINATE, id=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
     assert dev.finish(run_id, 60)["status"] == "CANCELED"
     wait_until(lambda: not processes & group_members(dev.group), 60, f"the end of processes {processes}")
     assert open_run(dev.root).name == before
+    (state,) = (dev.root / "checkpoints").glob(f"*/{STATE_NAME}")
+    assert read_checkpoint(state)[1]["step"] >= 5
 
 
 def command_line(process: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
     return ""
-
-
-def spawned(process: int) -> bool:
-    """Whether a process was started by multiprocessing: runs and steps are."""
-    return "multiprocessing.spawn" in command_line(process)

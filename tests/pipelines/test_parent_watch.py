@@ -1,14 +1,13 @@
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.processes import is_alive
 
 CHILD = """
 import signal, sys, time
@@ -26,12 +25,6 @@ child.stdout.readline()
 print(child.pid, flush=True)
 child.wait()
 """
-
-
-def is_alive(process: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 @pytest.mark.parametrize("manner", ["obedient", "stubborn"])

@@ -72,7 +72,7 @@ def test_what_is_no_name_is_told(name: str) -> None:
 
 
 def test_nothing_is_fetched_unasked(hub: HubServer) -> None:
-    with pytest.raises(CheckpointError, match=r"download=True \(on the command line: satclip embed --download\)"):
+    with pytest.raises(CheckpointError, match=r"download=True \(on the command line: --download\)"):
         resolve(REPO)
     assert hub.answered() == []
     assert hub.storage.answered() == []

@@ -1,5 +1,6 @@
 """What each of two processes does in test_distributed.py; here, so that a spawned process can import it."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -100,7 +101,7 @@ def run_rank(rank: int, folder: Path) -> None:
         "gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=NUM_RANKS
     )
     rows = slice(rank * SHARE, (rank + 1) * SHARE)
-    found = {}
+    found = {"process": os.getpid()}
     for name in CASES:
         module, images, lonlat_deg = build_case(name)
         found[name] = loss_and_gradients(DistributedDataParallel(module), images[rows], lonlat_deg[rows])

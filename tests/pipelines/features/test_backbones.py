@@ -70,16 +70,6 @@ def test_settings_that_would_have_no_effect_are_refused(settings: dict[str, obje
         ImageBackboneSettings.model_validate(settings)
 
 
-def test_vision_transformer_takes_the_middle_of_larger_patches() -> None:
-    encoder = ViewEncoder(open_backbone(ImageBackboneSettings(kind="moco_vit16")), ViewsConfig(), torch.device("cpu"))
-    dn = np.random.default_rng(0).integers(1, 5000, (12, 256, 256)).astype(np.uint16)
-    pair = np.stack([dn, dn])
-    pair[1, :, :, :16] = 9000
-    features = encoder.encode(pair, np.zeros(2, np.int64), np.array([4, 5]))
-    assert features.shape == (2, 1, 384)
-    np.testing.assert_allclose(features[0], features[1], rtol=1e-4, atol=1e-5)
-
-
 def test_batches_shrink_with_larger_patches_and_grow_on_a_gpu() -> None:
     backbone = open_backbone(ImageBackboneSettings(num_filters=1))
     cpu, gpu = (ViewEncoder(backbone, ViewsConfig(), torch.device(name)) for name in ("cpu", "meta"))

@@ -17,6 +17,7 @@ from pipelines.training.datamodule import PlaceDataModule, PlaceTensors
 from pipelines.training.fitting import fit
 from pipelines.training.pixel_datamodule import PixelDataModule
 from pipelines.training.pixels import PixelBatches, open_shard_reader, pixel_places
+from pipelines.training.ranks import ALONE, Ranks
 from pipelines.training.splits import split_places
 from pipelines.training.towers import build_module, build_towers
 from pipelines.training.validation import validate
@@ -65,7 +66,7 @@ def train_losses(towers: SatCLIP, data: PixelDataModule | PlaceDataModule, folde
     jitter = torch.Generator().manual_seed(CONFIG.seed)
     module = build_module(towers, CONFIG, CONFIG.epochs * data.steps_per_epoch, jitter)
     losses = Losses()
-    fit(module, data, losses, CONFIG, folder / "state.ckpt")
+    fit(module, data, losses, CONFIG, folder / "state.ckpt", ALONE)
     return losses.values
 
 
@@ -128,3 +129,12 @@ def test_training_goes_on_at_any_step(dataset: PatchDataset) -> None:
         assert len(batches) == len(whole) - first_step
         rest = [lonlat_deg for _, lonlat_deg in batches]
         torch.testing.assert_close(rest, whole[first_step:], rtol=0, atol=0)
+
+
+def test_the_shares_of_the_ranks_are_the_joint_batch(dataset: PatchDataset) -> None:
+    joint = [lonlat_deg for _, lonlat_deg in open_pixels(dataset).train_dataloader()]
+    first, second = (
+        [lonlat_deg for _, lonlat_deg in open_pixels(dataset, ranks=Ranks(rank, 2, rank, 2)).train_dataloader()]
+        for rank in (0, 1)
+    )
+    torch.testing.assert_close([torch.cat(each) for each in zip(first, second, strict=True)], joint, rtol=0, atol=0)

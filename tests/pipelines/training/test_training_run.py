@@ -1,82 +1,23 @@
 import csv
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from pipelines.errors import ArtefactError, ConfigurationError, DatasetError
-from pipelines.features.config import ViewsConfig
-from pipelines.features.view_bank import ImageFeatures, dataset_content
+from pipelines.evaluation.splits import block_cells
+from pipelines.features.view_bank import ImageFeatures
 from pipelines.training.config import TrainingConfig
-from pipelines.training.run import TrainingResult, train
-from pipelines.training.history import HISTORY_COLUMNS
-from pipelines.training.splits import split_places
 from pipelines.training.fitting import choose_accelerator
+from pipelines.training.history import HISTORY_COLUMNS
+from pipelines.training.run import TrainingResult, train
+from pipelines.training.splits import split_places
 from satclip_model import lightning_module
 from satclip_model.checkpoint.native import read_checkpoint
-from satclip_model.config import RandomFeaturesConfig
 from satclip_model.image_encoder import RandomConvolutionalFeatures
-
-BACKBONE = RandomFeaturesConfig(num_filters=4, pool_factors=(1, 4))
-SMALL = TrainingConfig(
-    num_degrees=5,
-    embedding_dim=8,
-    location_hidden_dim=16,
-    image_hidden_dim=16,
-    image_dropout=0.1,
-    feature_dropout=0.1,
-    batch_size=32,
-    epochs=6,
-    learning_rate=5e-3,
-    coordinate_jitter_m=10_000,
-    validation_interval_epochs=2,
-    accelerator="cpu",
-    num_threads=1,
-)
-
-
-@dataclass(frozen=True)
-class FakeDataset:
-    places: pd.DataFrame
-    version: str = "v1"
-    shard_size: int = 256
-    num_shards: int = 1
-
-    @property
-    def num_places(self) -> int:
-        return len(self.places)
-
-    def read_shard_dn(self, shard: int) -> np.ndarray:
-        raise AssertionError("training reads no pixels")
-
-
-def synthetic(num: int, num_invalid: int = 3) -> tuple[FakeDataset, ImageFeatures]:
-    """Places whose image features are smooth functions of the place."""
-    rng = np.random.default_rng(7)
-    lon_deg, lat_deg = rng.uniform(-180, 180, num), np.degrees(np.arcsin(rng.uniform(-0.9, 0.9, num)))
-    lon, lat = np.radians(lon_deg), np.radians(lat_deg)
-    direction = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
-    features = np.sin(2 * direction @ rng.standard_normal((3, BACKBONE.feature_dim))).astype(np.float32)
-    valid = np.ones(num, dtype=bool)
-    valid[:num_invalid] = False
-    features[~valid] = np.nan
-    places = pd.DataFrame({"place_id": np.arange(num) * 3 + 1, "lon_deg": lon_deg, "lat_deg": lat_deg, "valid": valid})
-    places["sha256"] = [f"{number:064x}" for number in range(num)]
-    record = {
-        "dataset_version": "v1",
-        "content_sha256": dataset_content(FakeDataset(places)),
-        "encoder": BACKBONE.model_dump(mode="json"),
-        "fingerprint": "f" * 16,
-        "backbone_fingerprint": RandomConvolutionalFeatures(BACKBONE).fingerprint,
-        "backbone": None,
-        "views": ViewsConfig().model_dump(mode="json"),
-        "feature_dim": BACKBONE.feature_dim,
-    }
-    return FakeDataset(places), ImageFeatures(features[:, None], valid, record)
+from tests.pipelines.training.synthetic_places import BACKBONE, SMALL, synthetic
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +42,9 @@ def test_leaves_exactly_checkpoint_history_and_record(trained: TrainingResult) -
     assert [int(row["epoch"]) for row in rows] == [1, *range(2, 61, 2)]
     assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
     assert float(rows[-1]["val_loss"]) == pytest.approx(trained.metrics["val_loss"])
-    assert rows[0]["val_loss"] == ""
+    assert all(0 <= float(row["val_recall_at_1"]) <= float(row["val_recall_at_10"]) <= 1 for row in rows)
+    assert float(rows[-1]["val_recall_at_5"]) == trained.metrics["val_recall_at_5"]
+    assert float(rows[-1]["val_median_error_km"]) == trained.metrics["val_median_error_km"]
 
 
 def test_record_names_dataset_split_settings_and_versions(trained: TrainingResult) -> None:
@@ -117,7 +60,7 @@ def test_record_names_dataset_split_settings_and_versions(trained: TrainingResul
 def test_head_is_standardised_by_training_places_alone(trained: TrainingResult) -> None:
     model, _ = read_checkpoint(trained.checkpoint_path)
     training, _ = split_places(*synthetic(150), SMALL)
-    torch.testing.assert_close(model.image_projection.feature_mean, training.features.mean(dim=0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.image_projection.feature_mean, training.plain.mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
 def test_same_seed_gives_the_same_checkpoint(tmp_path: Path) -> None:
@@ -132,9 +75,9 @@ def test_same_seed_gives_the_same_checkpoint(tmp_path: Path) -> None:
 
 
 def test_progress_is_logged_with_rate_and_time_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="pipelines.training.run"):
+    with caplog.at_level(logging.INFO, logger="pipelines.training"):
         train(*synthetic(40), SMALL, tmp_path)
-    lines = [record.getMessage() for record in caplog.records if record.name == "pipelines.training.run"]
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("pipelines.training")]
     assert "places, " in lines[0]
     assert [line.split(":")[0] for line in lines[1:-1]] == [f"epoch {epoch} of 6" for epoch in (1, 2, 4, 6)]
     assert all("samples per second" in line and line.endswith("s left") for line in lines[1:-1])
@@ -174,21 +117,24 @@ def test_features_of_other_patches_are_refused(tmp_path: Path) -> None:
 
 def test_features_of_a_changed_encoder_are_refused(tmp_path: Path) -> None:
     dataset, features = synthetic(20)
-    other = ImageFeatures(features.features, features.valid, {**features.record, "fingerprint": "feed"})
-    with pytest.raises(ArtefactError, match="fingerprint feed"):
+    other = ImageFeatures(features.features, features.valid, {**features.record, "backbone_fingerprint": "feed"})
+    with pytest.raises(ArtefactError, match="are of encoder feed"):
         train(dataset, other, SMALL, tmp_path)
 
 
 def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     dataset, features = synthetic(20)
-    features.features[10, 2] = np.nan
+    features.features[10, 0, 2] = np.nan
     with pytest.raises(ArtefactError, match="not finite"):
         train(dataset, features, SMALL, tmp_path)
 
 
 def test_divergence_ends_clearly_and_writes_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lightning_module, "contrastive_loss", lambda images, *_: images.sum() * float("nan"))
-    with pytest.raises(ConfigurationError, match=r"loss is nan in epoch 0.*Lower learning_rate \(now 0\.005\)"):
+    monkeypatch.setattr(lightning_module, "joint_contrastive_loss", lambda images, *_: images.sum() * float("nan"))
+    with pytest.raises(
+        ConfigurationError,
+        match=r"in step 1, epoch 1: loss is nan; no checkpoint was written\. Lower learning_rate \(now 0\.005\)",
+    ):
         train(*synthetic(40), SMALL, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -200,3 +146,65 @@ def test_absent_gpu_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) ->
     assert (choose_accelerator("auto"), choose_accelerator("cpu")) == ("cpu", "cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert (choose_accelerator("auto"), choose_accelerator("gpu"), choose_accelerator("cpu")) == ("gpu", "gpu", "cpu")
+
+
+def test_encoding_in_float32_trains_alike_and_leaves_an_exact_model(tmp_path: Path) -> None:
+    exact, rounded = (
+        train(*synthetic(60), SMALL.model_copy(update={"encoding_dtype": dtype}), tmp_path / dtype)
+        for dtype in ("float64", "float32")
+    )
+    assert rounded.metrics["train_loss"] == pytest.approx(exact.metrics["train_loss"], rel=1e-3)
+    assert rounded.checkpoint_path.read_bytes() != exact.checkpoint_path.read_bytes()
+    model, _ = read_checkpoint(rounded.checkpoint_path)
+    assert model.location_encoder.positional_encoding.compute_dtype == torch.float64
+
+
+def test_networks_train_in_bfloat16(tmp_path: Path) -> None:
+    result = train(*synthetic(60), SMALL.model_copy(update={"precision": "bf16-mixed"}), tmp_path)
+    model, _ = read_checkpoint(result.checkpoint_path)
+    assert model.location_encoder.dtype == torch.float32
+    assert np.isfinite(result.metrics["val_loss"])
+
+
+def test_temperature_stays_above_its_bound(tmp_path: Path) -> None:
+    result = train(*synthetic(60), SMALL.model_copy(update={"min_temperature": 0.5}), tmp_path)
+    assert result.metrics["temperature"] == pytest.approx(0.5)
+
+
+def test_validation_takes_blocks_whole_and_says_so(tmp_path: Path) -> None:
+    settings = SMALL.model_copy(update={"validation_blocks_deg": 30.0})
+    training, validation = split_places(*synthetic(150), settings)
+    cells = [{tuple(cell) for cell in block_cells(part.lonlat_deg.numpy(), 30.0)} for part in (training, validation)]
+    assert min(len(each) for each in cells) > 1
+    assert not cells[0] & cells[1]
+    split = read_checkpoint(train(*synthetic(150), settings, tmp_path).checkpoint_path)[1]["split"]
+    assert (split["validation_blocks_deg"], split["num_validation_places"]) == (30.0, len(validation))
+    assert "block" in split["rule"]
+
+
+def test_training_sees_augmented_views_and_validation_the_plain_one(tmp_path: Path) -> None:
+    dataset, features = synthetic(60, num_views=4)
+    plain = ImageFeatures(features.features[:, :1], features.valid, features.record)
+    many, one = (train(dataset, bank, SMALL, tmp_path / str(bank.num_views)) for bank in (features, plain))
+    assert many.metrics["train_loss"] != one.metrics["train_loss"]
+    held_out = split_places(dataset, features, SMALL)[1]
+    torch.testing.assert_close(held_out.plain, split_places(dataset, plain, SMALL)[1].plain)
+
+
+def test_checkpoint_holds_the_weights_of_the_backbone_that_is_given(tmp_path: Path) -> None:
+    dataset, features = synthetic(40)
+    backbone = RandomConvolutionalFeatures(BACKBONE)
+    for weights in backbone.buffers():
+        weights.mul_(2.0)
+    record = {**features.record, "backbone_fingerprint": backbone.fingerprint}
+    bank = ImageFeatures(features.features, features.valid, record)
+    with pytest.raises(ArtefactError, match="or give the encoder that made them"):
+        train(dataset, bank, SMALL, tmp_path)
+    model, _ = read_checkpoint(train(dataset, bank, SMALL, tmp_path, backbone).checkpoint_path)
+    assert model.image_backbone.fingerprint == backbone.fingerprint
+
+
+def test_early_stopping_needs_places_to_watch(tmp_path: Path) -> None:
+    settings = SMALL.model_copy(update={"early_stopping_patience": 1, "validation_fraction": 1e-6})
+    with pytest.raises(DatasetError, match="0 validation places, too few for early stopping; raise"):
+        train(*synthetic(20), settings, tmp_path)

@@ -215,3 +215,20 @@ def test_another_convention_is_refused() -> None:
 
 def test_no_points_give_an_empty_basis() -> None:
     assert SphericalHarmonics(4)(torch.zeros(0, 2)).shape == (0, SphericalHarmonics(4).encoding_dim)
+
+
+@pytest.mark.parametrize(("num_degrees", "tolerance"), [(10, 3e-6), (40, 1e-4)])
+def test_float32_costs_digits_and_nothing_else(num_degrees: int, tolerance: float) -> None:
+    generator = torch.Generator().manual_seed(4)
+    lonlat_deg = torch.rand(200, 2, dtype=torch.float64, generator=generator) * torch.tensor([360.0, 180.0])
+    lonlat_deg -= torch.tensor([180.0, 90.0])
+    lonlat_deg[:2] = torch.tensor([[12.0, 90.0], [33.0, -89.999]])
+    functions = SphericalHarmonics(num_degrees)
+    exact = functions(lonlat_deg)
+    functions.compute_dtype = torch.float32
+    rounded = functions(lonlat_deg)
+    assert (exact.dtype, rounded.dtype) == (torch.float64, torch.float32)
+    torch.testing.assert_close(rounded.double(), exact, rtol=0, atol=tolerance)
+    torch.testing.assert_close(functions.traceable(lonlat_deg), rounded, rtol=0, atol=tolerance)
+    functions.compute_dtype = torch.float64
+    assert torch.equal(functions(lonlat_deg), exact)

@@ -1,0 +1,80 @@
+"""The command ``satclip train``."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Final
+
+from pipelines.cli_dataset import add_root
+from pipelines.errors import ArtefactError
+from pipelines.workspace import workspace_root
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipelines.training.named_configs import TrainingPlan
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_INTERRUPTED: Final = 130
+_TOLD: Final = ("train_loss", "val_loss", "val_recall_at_1", "val_recall_at_10", "val_median_error_km")
+
+
+def add_train_command(commands: "Commands") -> None:
+    """Adds ``train`` to the parser of ``satclip``."""
+    from pipelines.training.named_configs import config_names
+
+    parser = commands.add_parser(
+        "train",
+        help="make the image features of a dataset and train on them; a training that was stopped goes on",
+    )
+    parser.add_argument("--config", required=True, help=f"a file, or one of {', '.join(config_names())}")
+    parser.add_argument("--dataset-version", default="latest", help="name of its folder under datasets/")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides",
+        help="a setting instead of the file's, such as epochs=100 or views.num_views=8; may be given again",
+    )  # fmt: skip
+    parser.add_argument("--download", action="store_true", help="fetch the backbone's weights if they are not cached")
+    add_root(parser)
+    parser.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from pipelines.training.named_configs import read_training_plan
+
+    downloads = ["backbone.download=true"] if options.download else []
+    plan = read_training_plan(options.config, [*options.overrides, *downloads])
+    root = workspace_root(options.root)
+    try:
+        return _make_bank_and_train(root, plan, options.dataset_version)
+    except KeyboardInterrupt:
+        print("satclip: train was stopped; the same command goes on from there", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _make_bank_and_train(root: "Path", plan: "TrainingPlan", dataset_version: str) -> int:
+    from pipelines.features.backbones import open_backbone
+    from pipelines.features.view_bank import bank_fingerprint, build_image_features, image_features_path
+    from pipelines.patches.dataset import open_patch_dataset
+    from pipelines.training.ranks import current_ranks
+    from pipelines.training.stage import train_in_workspace
+    from satclip_model.errors import CheckpointError
+
+    dataset = open_patch_dataset(root, dataset_version)
+    try:
+        backbone = open_backbone(plan.backbone)
+    except CheckpointError as error:
+        raise ArtefactError(f"weights of the image backbone: {error}") from error
+    fingerprint = bank_fingerprint(backbone, plan.views)
+    path = image_features_path(root, dataset.version, fingerprint)
+    ranks = current_ranks()
+    if ranks.world_size == 1:
+        build_image_features(dataset, backbone, path, plan.views, settings=plan.backbone)
+    run, result = train_in_workspace(root, plan.training, dataset.version, fingerprint)
+    if not ranks.is_first:
+        return 0
+    print(f"trained    {run.name}: {result.num_training_places} places, {result.seconds:.0f} s")
+    print(f"checkpoint {run.checkpoint_path}")
+    for name in _TOLD:
+        if name in result.metrics:
+            print(f"{name:20} {result.metrics[name]:.4g}")
+    return 0
