@@ -34,7 +34,9 @@ class OptimizationSettings:
 
 
 class SatCLIPLightningModule(lightning.LightningModule):
-    """Contrastive training on batches of (image features, lonlat_deg).
+    """Contrastive training on batches of (image features, lonlat_deg), or of (reflectance, lonlat_deg).
+
+    Reflectance goes through the image backbone, which is trained unless it is frozen.
 
     Logs ``train_loss``, ``val_loss`` and ``temperature``, means over an epoch. With several ranks the training loss is
     that of the joint batch, to which every rank brings an equal share; the validation loss is the mean of those of the
@@ -55,15 +57,15 @@ class SatCLIPLightningModule(lightning.LightningModule):
         super().__init__()
         self.model, self.settings, self.augment_lonlat = model, settings, augment_lonlat
 
-    def _encode(self, features: Tensor, lonlat_deg: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _encode(self, images: Tensor, lonlat_deg: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return (
-            self.model.encode_image_features(features),
+            self.model.encode_image_batch(images),
             self.model.encode_location(lonlat_deg),
             self.model.clamped_logit_scale,
         )
 
     def training_step(
-        self, batch: tuple[Float[Tensor, "batch feature"], Float[Tensor, "batch 2"]], batch_idx: int
+        self, batch: tuple[Float[Tensor, "batch ..."], Float[Tensor, "batch 2"]], batch_idx: int
     ) -> Float[Tensor, ""]:
         """Loss of one batch; with several ranks, this rank's share of it.
 
@@ -72,25 +74,25 @@ class SatCLIPLightningModule(lightning.LightningModule):
             ValueError: The ranks' batches differ in size.
         """
         del batch_idx
-        features, lonlat_deg = batch
+        images, lonlat_deg = batch
         if self.augment_lonlat is not None:
             lonlat_deg = self.augment_lonlat(lonlat_deg)
-        loss = joint_contrastive_loss(*self._encode(features, lonlat_deg))
+        loss = joint_contrastive_loss(*self._encode(images, lonlat_deg))
         if not bool(torch.isfinite(loss)):
             raise DivergenceError(f"loss is {float(loss.detach())}")
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(features), sync_dist=True)
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         temperature = torch.exp(-self.model.clamped_logit_scale.detach())
-        self.log("temperature", temperature, on_step=False, on_epoch=True, batch_size=len(features), sync_dist=True)
+        self.log("temperature", temperature, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         return loss
 
     def validation_step(
-        self, batch: tuple[Float[Tensor, "batch feature"], Float[Tensor, "batch 2"]], batch_idx: int
+        self, batch: tuple[Float[Tensor, "batch ..."], Float[Tensor, "batch 2"]], batch_idx: int
     ) -> None:
         """Logs the loss of one batch, coordinates as they are."""
         del batch_idx
-        features, lonlat_deg = batch
-        loss = contrastive_loss(*self._encode(features, lonlat_deg))
-        self.log("val_loss", loss, on_step=False, on_epoch=True, batch_size=len(features), sync_dist=True)
+        images, lonlat_deg = batch
+        loss = contrastive_loss(*self._encode(images, lonlat_deg))
+        self.log("val_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """AdamW with linear warm-up and a cosine to zero, stepped per batch."""

@@ -15,6 +15,8 @@ from satclip_model.location_encoder import LocationEncoder
 INITIAL_TEMPERATURE: Final = 0.07
 """That of CLIP and of SatCLIP."""
 
+_FROZEN_BATCH: Final = 64
+
 
 class SatCLIP(nn.Module):
     """Image backbone with a trainable head, location encoder, and a learned temperature.
@@ -45,8 +47,19 @@ class SatCLIP(nn.Module):
         return functional.normalize(self.image_projection(features), dim=1).float()
 
     def encode_image(self, reflectance: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch embed"]:
-        """Unit-length embeddings of images, float32; see `image_encoder.image_input` for scale, bands and size."""
-        return self.encode_image_features(self.image_backbone(reflectance))
+        """Unit-length embeddings of images, float32; see `image_encoder.image_input` for scale, bands and size.
+
+        A frozen backbone takes some images at a time, so that memory does not grow with the batch.
+        """
+        trained = any(each.requires_grad for each in self.image_backbone.parameters())
+        parts = (reflectance,) if trained else torch.split(reflectance, _FROZEN_BATCH)
+        return self.encode_image_features(torch.cat([self.image_backbone(part) for part in parts]))
+
+    def encode_image_batch(
+        self, images: Float[Tensor, "batch feature"] | Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch embed"]:
+        """Unit-length embeddings of what a training is given: features of the image backbone, or images."""
+        return self.encode_image_features(images) if images.ndim == 2 else self.encode_image(images)
 
     def encode_location(self, lonlat_deg: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch embed"]:
         """Unit-length embeddings of places (degrees, longitude first), float32."""

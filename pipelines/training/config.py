@@ -112,3 +112,23 @@ class TrainingConfig(BaseModel):
             ),
             min_temperature=self.min_temperature,
         )
+
+
+class PixelLoaderConfig(BaseModel):
+    """How patches come from the store when training reads pixels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_workers: int = Field(
+        default=2, ge=0, le=256, description="Processes that read and decode; 0 decodes in the training process."
+    )
+    part_size: int = Field(
+        default=32, ge=1, le=4096, description="Patches that a worker reads and hands over at a time."
+    )
+    prefetch_parts: int = Field(default=2, ge=1, le=64, description="Parts that each worker reads ahead.")
+    window_shards: int = Field(
+        default=0,
+        ge=0,
+        description="Shards whose places are mixed with each other, for storage that is slow at random reads; 0 mixes "
+        "all places, which is a uniform order.",
+    )

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from pipelines.features.keyed_draws import draw_uniform
 from pipelines.training.ranks import ALONE, Ranks
-
-_SEED_STRIDE = 1_000_003
+from pipelines.training.shuffling import epoch_order
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,6 @@ class PlaceTensors:
     def to(self, device: torch.device) -> "PlaceTensors":
         """The same places with tensors on ``device``."""
         return PlaceTensors(self.features.to(device), self.lonlat_deg.to(device), self.place_ids)
-
-
-def epoch_order(num_places: int, seed: int, epoch: int) -> Tensor:
-    """Order in which an epoch, counted from 0, goes through the places: a permutation of 0 .. ``num_places`` - 1."""
-    return torch.randperm(num_places, generator=torch.Generator().manual_seed(seed * _SEED_STRIDE + epoch))
 
 
 def choose_views(place_ids: NDArray[np.int64], seed: int, epoch: int, num_views: int) -> NDArray[np.int64]:

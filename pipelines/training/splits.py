@@ -47,6 +47,16 @@ def is_validation_block(
     return _is_drawn((f"{seed}:{int(column)}:{int(row)}" for column, row in cells), fraction)
 
 
+def is_held_out(
+    place_ids: NDArray[np.int64], lonlat_deg: NDArray[np.float64], config: TrainingConfig
+) -> NDArray[np.bool_]:
+    """Which places are kept for validation, by place or by block as the configuration says."""
+    seed, fraction = config.seed, config.validation_fraction
+    if config.validation_blocks_deg:
+        return is_validation_block(lonlat_deg, config.validation_blocks_deg, seed, fraction)
+    return is_validation_place(place_ids, seed, fraction)
+
+
 def split_places(
     dataset: PatchSource, image_features: ImageFeatures, config: TrainingConfig
 ) -> tuple[PlaceTensors, PlaceTensors]:
@@ -68,12 +78,7 @@ def split_places(
     place_ids = places["place_id"].to_numpy(dtype=np.int64)
     lonlat_deg = places[["lon_deg", "lat_deg"]].to_numpy(dtype=np.float64)
     everything = PlaceTensors(torch.tensor(features), torch.tensor(lonlat_deg), place_ids)
-    if config.validation_blocks_deg:
-        held_out = is_validation_block(
-            lonlat_deg, config.validation_blocks_deg, config.seed, config.validation_fraction
-        )
-    else:
-        held_out = is_validation_place(place_ids, config.seed, config.validation_fraction)
+    held_out = is_held_out(place_ids, lonlat_deg, config)
     training, validation = everything.rows(~held_out), everything.rows(held_out)
     if len(training) < MIN_PLACES:
         raise DatasetError(

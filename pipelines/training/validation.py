@@ -24,16 +24,16 @@ def validate(model: SatCLIP, batches: Iterable[tuple[Tensor, Tensor]], seed: int
 
     Args:
         model: The two towers.
-        batches: Features of view 0 and lonlat_deg; at least two places in all.
+        batches: Features of view 0, or reflectance, and lonlat_deg; at least two places in all.
         seed: Of the galleries.
     """
     training = model.training
     model.eval()
     images, locations, places, losses = [], [], [], []
-    for features, lonlat_deg in batches:
-        image, location = model.encode_image_features(features), model.encode_location(lonlat_deg)
+    for given, lonlat_deg in batches:
+        image, location = model.encode_image_batch(given), model.encode_location(lonlat_deg)
         loss = contrastive_loss(image, location, model.clamped_logit_scale)
-        losses.append((float(loss), len(features)))
+        losses.append((float(loss), len(given)))
         images.append(image.cpu())
         locations.append(location.cpu())
         places.append(lonlat_deg.cpu())

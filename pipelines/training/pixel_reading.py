@@ -1,0 +1,197 @@
+"""Patches of an epoch, read and decoded by worker processes into memory that they share with the training process.
+
+A fork server starts the workers: they inherit no thread, no lock and no CUDA context of the training process. Pixels
+are decompressed to where the training process reads them; only numbers travel between processes. The shared memory has
+no name in the file system, so that nothing of it stays behind however a process ends.
+"""
+
+import multiprocessing
+import multiprocessing.process
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+import numcodecs.blosc
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pipelines.errors import ConfigurationError, StoreError
+from pipelines.training.config import PixelLoaderConfig
+from pipelines.training.ranks import ALONE, Ranks
+from pipelines.training.shuffling import epoch_order, windowed_order
+
+_PRELOADED: Final = ("__main__", "torch.utils.data", "numcodecs.blosc", "google_crc32c")
+"""What the fork server imports once, so that a worker starts in a fraction of a second and shares its memory."""
+_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108
+
+
+class PatchReader(Protocol):
+    """Reads patches in a worker process; can be pickled. See `pipelines.patches.shard_reader.ShardReader`."""
+
+    patch_shape: tuple[int, int, int]
+
+    def read(self, rows: NDArray[np.int64], out: NDArray[np.uint16]) -> None:
+        """Digital numbers of rows of the store into ``out``, shape (rows, bands, size, size)."""
+
+
+class Part(NamedTuple):
+    """Places that a worker reads at a time.
+
+    Attributes:
+        slot: Where their patches go.
+        positions: Which places, counted from 0.
+    """
+
+    slot: int
+    positions: list[int]
+
+
+class PartSampler(Sampler[Part]):
+    """The places of an epoch, batch after batch, each batch in parts of at most ``part_size`` places.
+
+    With a seed the order follows from (seed, epoch) alone and a last, smaller batch is left out; without, places come
+    in their order and all are used.
+
+    Args:
+        shards: Shard of each place, shape (places,).
+        batch_size: Places per batch, of all ranks together.
+        config: Sizes and order.
+        shuffle_seed: Seed of the order.
+        ranks: Whose places of each batch are given.
+
+    Raises:
+        ValueError: A batch larger than the number of places.
+    """
+
+    def __init__(
+        self,
+        shards: NDArray[np.int64],
+        batch_size: int,
+        config: PixelLoaderConfig,
+        shuffle_seed: int | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        if not 0 < batch_size <= len(shards):
+            raise ValueError(f"batch_size is {batch_size}; expected 1 to {len(shards)}, the number of places")
+        self.batch_size, self.epoch, self.first_batch = batch_size, 0, 0
+        self.num_slots = config.num_workers * config.prefetch_parts + 1
+        self._shards, self._config, self._seed, self._ranks = shards, config, shuffle_seed, ranks
+
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Names the epoch that the next pass belongs to, and the batch that it begins with."""
+        self.epoch, self.first_batch = epoch, first_batch
+
+    def batch_sizes(self) -> list[int]:
+        """Places of this rank in each batch of a whole epoch."""
+        whole, rest = divmod(len(self._shards), self.batch_size)
+        sizes = [self.batch_size] * whole + ([rest] if rest and self._seed is None else [])
+        return [size // self._ranks.world_size for size in sizes]
+
+    def order(self) -> Tensor:
+        """All places in the order of the epoch, of all ranks together."""
+        if self._seed is None:
+            return torch.arange(len(self._shards))
+        if self._config.window_shards:
+            return torch.from_numpy(windowed_order(self._shards, self._config.window_shards, self._seed, self.epoch))
+        return epoch_order(len(self._shards), self._seed, self.epoch)
+
+    def __iter__(self) -> Iterator[Part]:
+        batches = torch.split(self.order(), self.batch_size)[self.first_batch : len(self.batch_sizes())]
+        parts = (part for batch in batches for part in torch.split(self._ranks.own_rows(batch), self._config.part_size))
+        for number, part in enumerate(parts):
+            yield Part(number % self.num_slots, part.tolist())
+
+
+class PatchParts(Dataset[Part | StoreError]):
+    """What a worker does: the patches of a part, decompressed into its slot.
+
+    A damaged store is handed over as an error, to be raised in the training process.
+    """
+
+    def __init__(self, reader: PatchReader, rows: NDArray[np.int64], slots: Tensor) -> None:
+        self._reader, self._rows, self._slots = reader, rows, slots
+
+    def __getitem__(self, part: Part) -> Part | StoreError:
+        try:
+            self._reader.read(self._rows[part.positions], self._slots[part.slot, : len(part.positions)].numpy())
+        except StoreError as error:
+            return error
+        return part
+
+
+class PatchStream:
+    """Digital numbers of places, part by part in the order of a sampler, read ahead by worker processes.
+
+    Args:
+        reader: Reads the patches.
+        rows: Row of the store of each place, shape (places,).
+        sampler: Which places, and when.
+        config: Workers and how far they read ahead.
+
+    Raises:
+        ConfigurationError: Less shared memory than the slots take.
+    """
+
+    def __init__(
+        self, reader: PatchReader, rows: NDArray[np.int64], sampler: PartSampler, config: PixelLoaderConfig
+    ) -> None:
+        # A part is dispatched when the one before the parts in flight is taken, so one slot more than those suffices.
+        shape = (sampler.num_slots, min(config.part_size, sampler.batch_size), *reader.patch_shape)
+        parallel = config.num_workers > 0
+        context = multiprocessing.get_context("forkserver") if parallel else None
+        if context is not None:
+            context.set_forkserver_preload(list(_PRELOADED))
+            _require_shared_memory(shape)
+        self._slots = torch.empty(shape, dtype=torch.uint16)
+        if parallel:
+            self._slots.share_memory_()  # type: ignore[no-untyped-call]
+        self._loader: DataLoader[Any] = DataLoader(
+            PatchParts(reader, rows, self._slots),
+            batch_size=None,
+            sampler=sampler,
+            num_workers=config.num_workers,
+            prefetch_factor=config.prefetch_parts if parallel else None,
+            multiprocessing_context=context,
+            persistent_workers=parallel,
+            worker_init_fn=_start_worker if parallel else None,
+        )
+
+    def __iter__(self) -> Iterator[tuple[Tensor, list[int]]]:
+        """Digital numbers, shape (n, 12, size, size), uint16, valid until the next part is asked for; and the places.
+
+        Raises:
+            StoreError: A damaged shard.
+        """
+        for part in self._loader:
+            if isinstance(part, StoreError):
+                raise part
+            yield self._slots[part.slot, : len(part.positions)], part.positions
+
+
+def _require_shared_memory(shape: Sequence[int]) -> None:
+    needed = int(np.prod(shape)) * np.dtype(np.uint16).itemsize
+    if _SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(_SHARED_MEMORY).free) < needed:
+        raise ConfigurationError(
+            f"{_SHARED_MEMORY} has {free / 1e6:.0f} MB free, expected {needed / 1e6:.0f} MB for {shape[0]} parts of "
+            f"{shape[1]} patches; lower num_workers, prefetch_parts or part_size, or give the container more"
+        )
+
+
+def _start_worker(worker: int) -> None:
+    del worker
+    numcodecs.blosc.use_threads = False
+    trainer = multiprocessing.parent_process()
+    if trainer is not None:
+        threading.Thread(target=_end_after, args=(trainer,), name="trainer-watch", daemon=True).start()
+
+
+def _end_after(trainer: multiprocessing.process.BaseProcess) -> None:
+    # PyTorch's own watch looks at the parent, which is the fork server: it outlives a trainer that is killed.
+    trainer.join()
+    os._exit(1)
