@@ -20,7 +20,7 @@ FORMAT_VERSION: Final = 2
 _LOCATION_PREFIX = "location_encoder."
 
 
-def write_checkpoint(path: Path, model: SatCLIP, record: Mapping[str, Any]) -> None:
+def write_checkpoint(path: str | Path, model: SatCLIP, record: Mapping[str, Any]) -> None:
     """Writes a model and what is known of it; the file appears whole or not at all.
 
     Args:
@@ -33,6 +33,7 @@ def write_checkpoint(path: Path, model: SatCLIP, record: Mapping[str, Any]) -> N
         TypeError: ``record`` holds something other than JSON values.
         ValueError: ``record`` holds NaN or infinity.
     """
+    path = Path(path)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     require_weights(path, state)
     content = {

@@ -24,7 +24,9 @@ FORMAT_VERSION: Final = 1
 _LOCATION_PREFIX: Final = "location_encoder."
 
 
-def write_safetensors(path: Path, model: SatCLIP | LocationEncoder, record: Mapping[str, Any] | None = None) -> None:
+def write_safetensors(
+    path: str | Path, model: SatCLIP | LocationEncoder, record: Mapping[str, Any] | None = None
+) -> None:
     """Writes weights to ``path`` and ``config.json`` beside it, each whole or not at all.
 
     The JSON file names the SHA-256 of the weights, so that a mixture of two models is noticed.
@@ -39,6 +41,7 @@ def write_safetensors(path: Path, model: SatCLIP | LocationEncoder, record: Mapp
         TypeError: ``record`` holds something other than JSON values.
         ValueError: ``record`` holds NaN or infinity.
     """
+    path = Path(path)
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     require_weights(path, state)
     weights = safetensors.torch.save(state, metadata={"format": "pt"})
