@@ -23,6 +23,8 @@ _CPU_BLOCK_BYTES = 16 << 20
 
 _MAX_CPU_BLOCK_POINTS = 8192
 _GPU_BLOCK_POINTS = 1 << 16
+_NO_DEGREES = "cmM"
+"""Kinds of arrays that NumPy casts to numbers without complaint: complex numbers, spans and points of time."""
 
 
 class LocationEncoder(nn.Module):
@@ -73,10 +75,11 @@ class LocationEncoder(nn.Module):
             normalize: Whether to scale embeddings to unit length.
 
         Raises:
-            ValueError: Another shape or dtype, a latitude outside [-90, 90] or a coordinate that is not finite.
+            ValueError: Another shape or dtype, no numbers, a latitude outside [-90, 90] or a coordinate that is not
+                finite.
         """
         encoder = self._for_inference(dtype)
-        places = torch.as_tensor(np.array(lonlat_deg, dtype=np.float64), device=encoder.device)
+        places = _as_places(lonlat_deg, encoder.device)
         with torch.inference_mode():
             return _as_array(encoder(places), normalize)
 
@@ -98,9 +101,7 @@ class LocationEncoder(nn.Module):
             ValueError: Another shape or dtype, a latitude outside [-90, 90] or a coordinate that is not finite.
         """
         encoder = self._for_inference(dtype)
-        columns, rows = (
-            torch.as_tensor(np.array(each, dtype=np.float64), device=encoder.device) for each in (lon_deg, lat_deg)
-        )
+        columns, rows = (_as_places(each, encoder.device) for each in (lon_deg, lat_deg))
         validate_axes_deg(columns, rows)
         with torch.inference_mode():
             encoding = encoder.positional_encoding
@@ -173,6 +174,22 @@ def _encoded_blocks(
             writer = encoding.writer(basis)
         writer.write(block)
         yield basis.T
+
+
+def _as_places(degrees: ArrayLike | Tensor, device: torch.device) -> Tensor:
+    """Coordinates as float64; NaN where an array is masked.
+
+    Raises:
+        ValueError: Not numbers, or not real ones.
+    """
+    given = np.ma.asarray(degrees.detach().cpu() if isinstance(degrees, Tensor) else degrees)
+    if given.dtype.kind in _NO_DEGREES:
+        raise ValueError(f"coordinates are {given.dtype}; expected degrees as real numbers")
+    try:
+        array = np.ma.filled(given.astype(np.float64), np.nan)
+    except TypeError as error:
+        raise ValueError(f"coordinates are no numbers ({error}); expected degrees") from error
+    return torch.as_tensor(array, device=device)
 
 
 def _as_array(embeddings: Tensor, normalize: bool) -> NDArray[np.floating[Any]]:

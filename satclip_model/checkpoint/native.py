@@ -19,7 +19,7 @@ FORMAT: Final = "satclip-two-towers"
 FORMAT_VERSION: Final = 2
 
 
-def write_checkpoint(path: Path, model: SatCLIP, record: Mapping[str, Any]) -> None:
+def write_checkpoint(path: str | Path, model: SatCLIP, record: Mapping[str, Any]) -> None:
     """Writes a model and what is known of it; the file appears whole or not at all.
 
     Args:
@@ -32,6 +32,7 @@ def write_checkpoint(path: Path, model: SatCLIP, record: Mapping[str, Any]) -> N
         TypeError: ``record`` holds something other than JSON values.
         ValueError: ``record`` holds NaN or infinity.
     """
+    path = Path(path)
     content = checkpoint_content(path, model, record)
     write_whole(path, lambda handle: torch.save(content, handle))
 

@@ -37,7 +37,7 @@ _VISUAL_PREFIX: Final = "model.visual."
 
 
 def write_official_checkpoint(
-    path: Path,
+    path: str | Path,
     model: SatCLIP | LocationEncoder,
     record: Mapping[str, Any] | None = None,
     *,
@@ -61,6 +61,7 @@ def write_official_checkpoint(
         TypeError: ``record`` holds something other than JSON values.
         ValueError: The original has no such model, or ``record`` holds NaN or infinity.
     """
+    path = Path(path)
     if location_only and isinstance(model, SatCLIP):
         model = model.location_encoder
     config, hyper_parameters, state = official_parts(model)

@@ -23,7 +23,9 @@ FORMAT: Final = "satclip-safetensors"
 FORMAT_VERSION: Final = 1
 
 
-def write_safetensors(path: Path, model: SatCLIP | LocationEncoder, record: Mapping[str, Any] | None = None) -> None:
+def write_safetensors(
+    path: str | Path, model: SatCLIP | LocationEncoder, record: Mapping[str, Any] | None = None
+) -> None:
     """Writes weights to ``path`` and ``config.json`` beside it, each whole or not at all.
 
     The JSON file names the SHA-256 of the weights, so that a mixture of two models is noticed.
@@ -38,6 +40,7 @@ def write_safetensors(path: Path, model: SatCLIP | LocationEncoder, record: Mapp
         TypeError: ``record`` holds something other than JSON values.
         ValueError: ``record`` holds NaN or infinity.
     """
+    path = Path(path)
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     require_weights(path, state)
     weights = safetensors.torch.save(state, metadata={"format": "pt"})

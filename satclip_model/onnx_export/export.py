@@ -22,7 +22,7 @@ INPUT_NAME: Final = "lonlat_deg"
 OUTPUT_NAME: Final = "embedding"
 
 
-def export_onnx(encoder: LocationEncoder, path: Path, *, dtype: torch.dtype | None = None) -> None:
+def export_onnx(encoder: LocationEncoder, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
     """Writes a location encoder as an ONNX model; the file appears whole or not at all.
 
     Input ``lonlat_deg``, float64 (n, 2), longitude first in degrees, for any n from 1 on; output ``embedding``,
@@ -47,7 +47,7 @@ def export_onnx(encoder: LocationEncoder, path: Path, *, dtype: torch.dtype | No
     if wanted not in {torch.float32, torch.float64}:
         raise ValueError(f"dtype is {wanted}; expected torch.float32 or torch.float64")
     content = onnx_model(encoder, wanted).SerializeToString()
-    write_whole(path, lambda handle: handle.write(content))
+    write_whole(Path(path), lambda handle: handle.write(content))
 
 
 def onnx_model(encoder: LocationEncoder, dtype: torch.dtype) -> "onnx.ModelProto":

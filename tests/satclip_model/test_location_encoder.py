@@ -1,5 +1,6 @@
 import hypothesis.extra.numpy as hnp
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -137,6 +138,31 @@ def test_bad_places_are_refused_by_every_way_in(lonlat_deg: list[list[float]]) -
         encoder(torch.tensor(lonlat_deg))
     with pytest.raises(ValueError, match="dtype"):
         encoder.encode([[0.0, 0.0]], dtype=torch.float16)
+
+
+def test_tensors_frames_and_masked_arrays_are_places_too() -> None:
+    encoder = build_location_encoder(CONFIG, seed=0)
+    expected = encoder.encode(LONLAT_DEG.numpy())
+    frame = pd.DataFrame(LONLAT_DEG.numpy(), columns=["lon", "lat"])
+    for places in (LONLAT_DEG.clone().requires_grad_(), frame, frame.astype(object), np.ma.array(LONLAT_DEG.numpy())):
+        np.testing.assert_array_equal(encoder.encode(places), expected)
+    with pytest.raises(ValueError, match=r"row 1 is \[nan, 71.0\]; coordinates must be finite"):
+        encoder.encode(np.ma.masked_equal(LONLAT_DEG.numpy(), 180.0))
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        np.array([[1 + 1j, 2]]),
+        np.array([["2020-01-01"] * 2], "M8[D]"),
+        [[{}, 1]],
+        pd.DataFrame({"lon": [pd.NA], "lat": 1}),
+    ],
+    ids=["complex", "dates", "objects", "absent"],
+)
+def test_what_is_no_number_is_refused(places: object) -> None:
+    with pytest.raises(ValueError, match="coordinates are"):
+        build_location_encoder(CONFIG, seed=0).encode(places)
 
 
 def test_compiled_encoder_gives_the_same_embeddings() -> None:

@@ -55,11 +55,12 @@ def test_both_towers_come_back_from_every_format_of_ours(tmp_path: Path, name: s
     assert torch.equal(load_location_encoder(path)(LONLAT_DEG), model.location_encoder(LONLAT_DEG))
 
 
-def test_the_same_embeddings_come_from_every_format(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Path, str])
+def test_the_same_embeddings_come_from_every_format(tmp_path: Path, kind: type) -> None:
     model = model_in_float64()
-    write_checkpoint(tmp_path / "own.ckpt", model, RECORD)
-    write_safetensors(tmp_path / "own.safetensors", model)
-    write_official_checkpoint(tmp_path / "official.ckpt", model, location_only=True)
+    write_checkpoint(kind(tmp_path / "own.ckpt"), model, RECORD)
+    write_safetensors(kind(tmp_path / "own.safetensors"), model)
+    write_official_checkpoint(kind(tmp_path / "official.ckpt"), model, location_only=True)
     for name in ("own.ckpt", "own.safetensors", "official.ckpt"):
         encoder = load_location_encoder(tmp_path / name)
         assert torch.equal(encoder(LONLAT_DEG), model.location_encoder(LONLAT_DEG))
