@@ -23,7 +23,9 @@ from pipelines.sentinel2 import BANDS, NATIVE_GSD_M
 SIZE_PX = 256
 REAL = "real S2-100K patches, turned and mirrored"
 SYNTHETIC = "synthetic planet with 1 % noise"
-NUM_SYNTHETIC = 16
+TILES = ("32UNA", "20MRC", "35LNE", "13TDE", "58UGE", "46XER")
+BLOCKS = ((12, 18), (24, 6), (30, 30))
+"""Rows and columns of 10 m blocks that blocks of 20 m and 60 m begin with, too."""
 VERSION = "benchmark"
 
 
@@ -78,15 +80,16 @@ def _synthetic() -> list[NDArray[np.uint16]]:
     from pipelines.sandbox.tiling import tile_from_id
 
     renderer = Renderer(Planet(0))
-    scene = min(tile_scenes(tile_from_id("32UNA"), 0), key=lambda each: each.product_name)
     noise = np.random.default_rng(0)
     found = []
-    for number in range(NUM_SYNTHETIC):
-        bands = []
-        for band in BANDS:
-            step = NATIVE_GSD_M[band] // 10
-            block = renderer.render(scene, band, *divmod(number, 4)).repeat(step, axis=0).repeat(step, axis=1)
-            bands.append(block[:SIZE_PX, :SIZE_PX])
-        dn = np.stack(bands)
-        found.append((dn * noise.normal(1, 0.01, dn.shape)).astype(np.uint16))
-    return found
+    for tile in TILES:
+        scene = tile_scenes(tile_from_id(tile), 0)[1]
+        for row, col in BLOCKS:
+            bands = []
+            for band in BANDS:
+                step = NATIVE_GSD_M[band] // 10
+                block = renderer.render(scene, band, row // step, col // step)
+                bands.append(block.repeat(step, axis=0).repeat(step, axis=1)[:SIZE_PX, :SIZE_PX])
+            dn = np.stack(bands)
+            found.append((dn * noise.normal(1, 0.01, dn.shape)).astype(np.uint16))
+    return [dn for dn in found if (dn > 0).all()]
