@@ -26,6 +26,8 @@ def add_train_command(commands: "Commands") -> None:
     parser = commands.add_parser(
         "train",
         help="make the image features of a dataset and train on them; a training that was stopped goes on",
+        epilog="Several GPUs: torchrun --nproc-per-node N --no-python satclip train ...; the image features must be "
+        "there already, as one process or the asset image_features leaves them.",
     )
     parser.add_argument("--config", required=True, help=f"a file, or one of {', '.join(config_names())}")
     parser.add_argument("--dataset-version", default="latest", help="name of its folder under datasets/")

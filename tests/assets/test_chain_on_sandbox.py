@@ -211,9 +211,12 @@ def own_workspace(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return root
 
 
+@pytest.mark.filterwarnings("ignore:.*expected_writer_count:dagster_shared.utils.warnings.PreviewWarning")
+@pytest.mark.filterwarnings("ignore:AssetExecutionContext.run_id is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_training_in_a_subprocess_is_told_as_in_the_step(chain: Chain, own_workspace: Path, num_processes: int) -> None:
     settings = PRESET["satclip_checkpoint"]["config"] | {"run_in": "subprocess", "num_processes": num_processes}
+    settings["num_threads"] = 1
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
             [satclip_checkpoint],
@@ -241,14 +244,18 @@ def test_a_step_that_is_ended_takes_its_training_along(
     number: signal.Signals, num_processes: int, own_workspace: Path, chain: Chain, tmp_path: Path
 ) -> None:
     settings = PRESET["satclip_checkpoint"]["config"] | {"epochs": 1_000_000, "num_processes": num_processes}
-    settings |= {"run_in": "subprocess"}
+    settings |= {"run_in": "subprocess", "num_threads": 1}
     config = {
         "execution": {"config": {"in_process": {}}},
         "ops": {"image_features": PRESET["image_features"], "satclip_checkpoint": {"config": settings}},
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    environment = {**os.environ, "DAGSTER_HOME": str(chain.home), "SATCLIP_ROOT": str(own_workspace)}
-    environment |= {"TMPDIR": str(tmp_path), "PYTHONWARNINGS": "ignore"}
+    environment = {
+        **os.environ,
+        "SATCLIP_ROOT": str(own_workspace),
+        "TMPDIR": str(tmp_path),
+        "PYTHONWARNINGS": "ignore",
+    }
     job = ["job", "execute", "-m", "assets.definitions", "-j", "train_model", "-c", str(tmp_path / "config.json")]
     with (tmp_path / "log").open("wb") as log:
         step = subprocess.Popen([str(PROGRAMS / "dagster"), *job], env=environment, stdout=log, stderr=log)
