@@ -239,7 +239,7 @@ def test_training_in_a_subprocess_is_told_as_in_the_step(chain: Chain, own_works
     assert sum(line.startswith("epoch 15 of 15: train_loss") for line in lines) == 1
 
 
-@pytest.mark.parametrize(("number", "num_processes"), [(signal.SIGTERM, 2), (signal.SIGKILL, 2)])
+@pytest.mark.parametrize(("number", "num_processes"), [(signal.SIGTERM, 2), (signal.SIGKILL, 2), (signal.SIGINT, 1)])
 def test_a_step_that_is_ended_takes_its_training_along(
     number: signal.Signals, num_processes: int, own_workspace: Path, chain: Chain, tmp_path: Path
 ) -> None:
