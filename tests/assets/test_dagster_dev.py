@@ -205,7 +205,7 @@ def test_a_tick_of_the_monthly_refresh_launches_its_job(dev: DagsterDev, refresh
 @pytest.mark.parametrize("run_in", ["step", "subprocess"])
 def test_a_cancelled_job_leaves_no_process(dev: DagsterDev, refresh: datetime, run_in: str) -> None:
     before = open_run(dev.root).name
-    training = CI["ops"]["satclip_checkpoint"]["config"] | {"epochs": 1_000_000, "run_in": run_in}
+    training = CI["ops"]["satclip_checkpoint"]["config"] | {"epochs": 1_000_000, "run_in": run_in, "num_threads": 1}
     config = {
         "execution": {"config": {"multiprocess": {"max_concurrent": 1}}},
         "ops": {"image_features": CI["ops"]["image_features"], "satclip_checkpoint": {"config": training}},
