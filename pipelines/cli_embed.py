@@ -1,6 +1,7 @@
 """The commands ``satclip embed`` and ``satclip export-onnx``."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+MAX_THREADS: Final = 1024
+"""Far more than cores; the libraries below crash where the system refuses a thread."""
+_INTERRUPTED: Final = 130
 PARQUET_SUFFIXES: Final = (".parquet", ".geoparquet")
 MODEL_HELP: Final = (
     "checkpoint: a path; OWNER/NAME:FILE on the Hugging Face Hub; or a released model such as "
@@ -71,6 +75,9 @@ def _embed(options: argparse.Namespace) -> int:
         return _embed_grid(options, grid) if grid else _embed_table(options)
     except OSError as error:
         raise ArtefactError(f"{options.out}: cannot be written ({error.strerror or error})") from error
+    except KeyboardInterrupt:
+        print("satclip: embed was stopped; nothing was written", file=sys.stderr)
+        return _INTERRUPTED
 
 
 def _embed_table(options: argparse.Namespace) -> int:
@@ -104,8 +111,8 @@ def _settings(options: argparse.Namespace) -> "EmbeddingOptions":
     from pipelines.embeddings.streaming import EmbeddingOptions
 
     if options.threads is not None:
-        if options.threads < 1:
-            raise ConfigurationError(f"--threads is {options.threads}; expected at least 1")
+        if not 1 <= options.threads <= MAX_THREADS:
+            raise ConfigurationError(f"--threads is {options.threads}; expected 1 to {MAX_THREADS}")
         torch.set_num_threads(options.threads)
         pyarrow.set_cpu_count(options.threads)
     return EmbeddingOptions(options.store, options.normalize, options.batch_size)
@@ -151,5 +158,7 @@ def _export_onnx(options: argparse.Namespace) -> int:
         export_onnx(encoder, options.out)
     except (ValueError, ModuleNotFoundError) as error:
         raise ConfigurationError(str(error)) from error
+    except OSError as error:
+        raise ArtefactError(f"{options.out}: cannot be written ({error.strerror or error})") from error
     print(f"exported  location encoder, {encoder.config.embedding_dim} numbers a place: {options.out}")
     return 0

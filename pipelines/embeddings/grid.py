@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 BATCH_SIZE = 1 << 18
+MIN_RESOLUTION_DEG = 0.001
+"""Finer rows do not fit into memory; 111 m, far below what an encoder resolves."""
 
 
 @dataclass(frozen=True)
@@ -17,19 +19,21 @@ class GlobalGrid:
     belongs to the grid if its center lies within ``lat_bounds_deg``.
 
     Attributes:
-        resolution_deg: Cell size in degrees; 180 divided by it must be whole.
+        resolution_deg: Cell size in degrees, at least 0.001; 180 divided by it must be whole.
         lat_bounds_deg: Southern and northern bound of the cell centers, inclusive.
 
     Raises:
-        ValueError: The resolution does not divide 180 degrees, or the bounds leave no row.
+        ValueError: The resolution is out of range or does not divide 180 degrees, or the bounds leave no row.
     """
 
     resolution_deg: float
     lat_bounds_deg: tuple[float, float] = (-90.0, 90.0)
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.resolution_deg) and 0 < self.resolution_deg <= 180):
-            raise ValueError(f"resolution_deg is {self.resolution_deg}; expected a number in (0, 180]")
+        if not MIN_RESOLUTION_DEG <= self.resolution_deg <= 180:
+            raise ValueError(
+                f"resolution_deg is {self.resolution_deg}; expected a number in [{MIN_RESOLUTION_DEG}, 180]"
+            )
         num_rows = 180.0 / self.resolution_deg
         if abs(num_rows - round(num_rows)) > 1e-6:
             fitting = 180.0 / round(num_rows)

@@ -35,12 +35,22 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
     try:
         with partial.open("wb") as handle:
-            write(handle)
+            _written(write, handle)
             handle.flush()
             os.fsync(handle.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _written(write: Callable[[BinaryIO], object], handle: BinaryIO) -> None:
+    """Lets ``write`` fill a file; of torch.save, which then fails otherwise, the error of the file itself."""
+    try:
+        write(handle)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
 
 
 def read_archive(path: Path) -> Any:  # noqa: ANN401

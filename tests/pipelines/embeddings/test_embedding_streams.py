@@ -311,6 +311,8 @@ def test_a_grid_is_written_as_zarr_and_replaces_the_one_before(tmp_path, model, 
         (["p.csv", "--out", "x.parquet"], "p.csv: no such file"),
         (["https://example.org/p.csv", "--out", "x.parquet"], "is an address"),
         (["--grid", "1", "--out", "x.parquet", "--threads", "0"], "--threads is 0"),
+        (["--grid", "1", "--out", "x.parquet", "--threads", "100000"], "--threads is 100000"),
+        (["--grid", "1e-9", "--out", "x.zarr"], "expected a number in [0.001, 180]"),
         (["--grid", "1", "--out", "x.parquet", "--batch-size", "0"], "batch_size is 0"),
         (["--grid", "90", "--land-only", "--lat-bounds", "-60", "-40", "--out", "x.parquet"], "is on land"),
     ],
@@ -347,3 +349,22 @@ def test_a_checkpoint_is_exported_as_onnx(tmp_path, model, encoder, capsys):
     np.testing.assert_allclose(embeddings, encoder.encode(lonlat_deg, dtype=torch.float64), rtol=0, atol=1e-12)
     assert main([*arguments, str(tmp_path / "model.pt")]) == 1
     assert "ends in .onnx" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["folder.onnx", "model.onnx/below.onnx"])
+def test_a_place_that_takes_no_onnx_file_is_one_line(tmp_path, model, capsys, name):
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "model.onnx").write_text("a file")
+    assert main(["export-onnx", "--model", str(model), "--out", str(tmp_path / name)]) == 1
+    assert f"{name}: cannot be written" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir() if "partial" in path.name) == []
+
+
+def test_stopping_is_one_line_and_leaves_nothing(tmp_path, model, places, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("satclip_model.location_encoder.LocationEncoder.encode", stop)
+    assert embed(model, places, "--out", tmp_path / "out.parquet") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "satclip: embed was stopped; nothing was written"
+    assert not list(tmp_path.glob("out.parquet*"))

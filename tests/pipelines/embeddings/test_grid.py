@@ -81,7 +81,8 @@ def test_land_grid_keeps_the_order_and_only_land():
     ("resolution_deg", "bounds", "message"),
     [
         (0.7, (-90.0, 90.0), "does not divide 180 degrees; use e.g. 0.700389"),
-        (0.0, (-90.0, 90.0), r"expected a number in \(0, 180\]"),
+        (0.0, (-90.0, 90.0), r"expected a number in \[0.001, 180\]"),
+        (1e-9, (-90.0, 90.0), r"expected a number in \[0.001, 180\]"),
         (1.0, (84.0, -56.0), "south < north"),
         (10.0, (1.0, 2.0), "no cell center"),
     ],

@@ -1,11 +1,15 @@
+import errno
+import io
 import json
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from satclip_model.checkpoint.archive import write_whole
 from satclip_model.checkpoint.native import read_checkpoint, read_location_encoder, write_checkpoint
 from satclip_model.config import (
     ImageHeadConfig,
@@ -157,3 +161,16 @@ def test_a_failed_write_keeps_the_old_file(checkpoint: Path) -> None:
         write_checkpoint(checkpoint, build_satclip(CONFIG, seed=2), {"val_loss": float("nan")})
     assert checkpoint.read_bytes() == before
     assert len(list(checkpoint.parent.iterdir())) == 1
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    class FullDisk(io.BytesIO):
+        def write(self, content: Any) -> int:
+            if self.tell() > 10_000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content)
+
+    content = {name: torch.zeros(2000) for name in "abcdef"}
+    with pytest.raises(OSError, match="No space left on device"):
+        write_whole(tmp_path / "satclip.ckpt", lambda _: torch.save(content, FullDisk()))
+    assert list(tmp_path.glob("satclip.ckpt*")) == []
