@@ -137,5 +137,9 @@ def _move_into_place(partial: Path, path: Path) -> None:
         return
     before = path.with_name(f"{path.name}.{uuid4().hex}.before")
     path.rename(before)
-    partial.rename(path)
+    try:
+        partial.rename(path)
+    except OSError:
+        before.rename(path)
+        raise
     shutil.rmtree(before)

@@ -1,6 +1,5 @@
 """Files that are damaged, or hold what no checkpoint holds: one clear error each."""
 
-import os
 import pickle
 import random
 import zipfile
@@ -24,6 +23,7 @@ from satclip_model.config import (
 from satclip_model.errors import CheckpointError
 from satclip_model.satclip import build_satclip
 from tests.satclip_model.official_files import official_content, siren_weights, write_official
+from tests.satclip_model.pickle_bomb import Bomb
 
 CONFIG = SatCLIPConfig(
     location=LocationEncoderConfig(
@@ -33,14 +33,6 @@ CONFIG = SatCLIPConfig(
     image_head=ImageHeadConfig(hidden_dim=10),
 )
 LONLAT_DEG = torch.tensor([[10.0, 50.0], [-70.0, -20.0], [140.0, 35.0]], dtype=torch.float64)
-
-
-class Bomb:
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.target),)
 
 
 def test_flipped_bit_is_noticed(tmp_path: Path) -> None:

@@ -1,4 +1,3 @@
-import os
 import pickle
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from satclip_model.config import (
 from satclip_model.errors import CheckpointError
 from satclip_model.satclip import SatCLIP, build_satclip
 from tests.satclip_model.official_files import official_content, siren_weights, write_official
+from tests.satclip_model.pickle_bomb import Bomb
 
 CONFIG = SatCLIPConfig(
     location=LocationEncoderConfig(
@@ -85,14 +85,6 @@ def test_a_checkpoint_without_a_location_tower_is_told(tmp_path: Path) -> None:
     path = write_official(tmp_path / "images.ckpt", official_content(4, families=()))
     with pytest.raises(CheckpointError, match=r"missing: location_network\.last_layer\.bias"):
         load_location_encoder(path)
-
-
-class Bomb:
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.target),)
 
 
 @pytest.mark.parametrize("how", ["pickle", "hyper_parameters", "state_dict", "callbacks", "legacy"])

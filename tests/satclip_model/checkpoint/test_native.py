@@ -1,7 +1,6 @@
 import errno
 import io
 import json
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from satclip_model.config import (
 )
 from satclip_model.errors import CheckpointError
 from satclip_model.satclip import SatCLIP, build_satclip
+from tests.satclip_model.pickle_bomb import Bomb
 
 CONFIG = SatCLIPConfig(
     location=LocationEncoderConfig(
@@ -98,14 +98,6 @@ def test_garbage_and_missing_files_are_refused(tmp_path: Path) -> None:
         read_checkpoint(garbage)
     with pytest.raises(CheckpointError, match="no such file"):
         read_checkpoint(tmp_path / "absent.ckpt")
-
-
-class Bomb:
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.target),)
 
 
 @pytest.mark.parametrize("how", ["pickle", "torch"])
