@@ -4,10 +4,11 @@ import dagster as dg
 
 from assets.checks import CHECKS
 from assets.embeddings import location_embeddings
-from assets.evaluation import downstream_scores, report
+from assets.evaluation import downstream_scores
 from assets.features import image_features
 from assets.jobs import JOBS
 from assets.patches import patch_dataset, patches
+from assets.report import report
 from assets.resources import CatalogResource, DaskResource, TablesResource, WorkspaceResource
 from assets.sampling import sample_points, sampling_manifest, scene_candidates
 from assets.schedules import monthly_refresh

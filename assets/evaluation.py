@@ -1,10 +1,9 @@
-"""Downstream scores of the embeddings, and the report."""
+"""Downstream scores of the embeddings."""
 
 import dagster as dg
 from pydantic import Field
 
 from assets.embeddings import GROUP, location_embeddings
-from assets.patches import patch_dataset
 from assets.presets import preset_defaults
 from assets.resources import TablesResource, WorkspaceResource
 
@@ -29,15 +28,6 @@ class DownstreamScoresConfig(dg.Config):
     tasks: list[TaskSettings] = Field(description="Downstream tasks.")
     cell_deg: float = Field(default=10.0, gt=0, le=90, description="Side of the spatial blocks in degrees.")
     seeds: list[int] = Field(default=[0, 1, 2], description="Seeds of the folds.")
-
-
-@preset_defaults("report")
-class ReportConfig(dg.Config):
-    """What the report says of itself."""
-
-    run: str = Field(default="latest", description="Which training run.")
-    title: str = Field(default="SatCLIP: from pixels to scores", description="Heading.")
-    synthetic: bool = Field(default=False, description="Whether the pixels come from the embedded synthetic planet.")
 
 
 @dg.asset(group_name=GROUP, kinds={"scikitlearn", "parquet"}, deps=[location_embeddings])
@@ -70,15 +60,4 @@ def downstream_scores(
             "checkpoint_sha256": run.record["checkpoint_sha256"],
         },
         data_version=dg.DataVersion(file_sha256(path)),
-    )
-
-
-@dg.asset(group_name=GROUP, kinds={"html"}, deps=[patch_dataset, downstream_scores])
-def report(config: ReportConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:
-    """One HTML page: where the places are, what the patches look like, how training went, what the embeddings score."""
-    from pipelines.evaluation.stage import build_report
-
-    path = build_report(workspace.path, config.run, synthetic=config.synthetic, title=config.title)
-    return dg.MaterializeResult(
-        metadata={"path": dg.MetadataValue.path(path), "open": dg.MetadataValue.url(path.as_uri())}
     )

@@ -85,7 +85,7 @@ def loss_curves(history_path: Path) -> dg.MarkdownMetadataValue:
     """Training and validation loss by epoch."""
     import pandas as pd
 
-    from pipelines.evaluation.figures import loss_curves as draw
+    from pipelines.report.figures import loss_curves as draw
 
     return picture(draw(pd.read_csv(history_path)))
 
@@ -103,7 +103,7 @@ def embedding_map(path: Path, resolution_deg: float) -> dg.MarkdownMetadataValue
     """Three principal components of the land grid's embeddings as red, green and blue."""
     from pipelines.embeddings.export import read_embeddings
     from pipelines.embeddings.grid import GlobalGrid
-    from pipelines.evaluation.figures import embedding_map as draw
+    from pipelines.report.figures import embedding_map as draw
 
     grid = read_embeddings(path)
     return picture(draw(grid.lonlat_deg, grid.embeddings, GlobalGrid(resolution_deg, (-56.0, 84.0))))
@@ -111,8 +111,8 @@ def embedding_map(path: Path, resolution_deg: float) -> dg.MarkdownMetadataValue
 
 def score_chart(scores: "pd.DataFrame") -> dg.MarkdownMetadataValue:
     """Leading metric of every task and method."""
-    from pipelines.evaluation.figures import scores_chart as draw
     from pipelines.evaluation.stage import MODEL_NAME
+    from pipelines.report.figures import scores_chart as draw
 
     return picture(draw(scores, MODEL_NAME))
 
@@ -131,8 +131,8 @@ def score_metrics(scores: "pd.DataFrame") -> Metadata:
 def _dataset_pictures(root: Path, version: str) -> Metadata:
     import numpy as np
 
-    from pipelines.evaluation.figures import choose_gallery, patch_gallery, place_captions, read_true_color
     from pipelines.patches.dataset import open_patch_dataset
+    from pipelines.report.figures import choose_gallery, patch_gallery, place_captions, read_true_color
 
     dataset = open_patch_dataset(root, version)
     chosen = choose_gallery(dataset.places, 12, np.random.default_rng(0))

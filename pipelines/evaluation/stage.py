@@ -1,17 +1,12 @@
-"""Scores and report of a workspace: from the embedding files of one checkpoint."""
+"""Scores of a workspace: from the embedding files of one checkpoint."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pipelines.atomic import replacing
-from pipelines.drawing import sample_map, save_png
-from pipelines.embeddings.export import LocationEmbeddings, read_embeddings
-from pipelines.embeddings.grid import GlobalGrid
-from pipelines.embeddings.products import LAND_GRID, embeddings_path
+from pipelines.embeddings.products import embeddings_path
 from pipelines.errors import ArtefactError
 from pipelines.evaluation.baselines import (
     EncodingAlone,
@@ -20,33 +15,14 @@ from pipelines.evaluation.baselines import (
     UntrainedEncoder,
 )
 from pipelines.evaluation.embedded import open_exported
-from pipelines.evaluation.figures import (
-    choose_gallery,
-    embedding_map,
-    loss_curves,
-    patch_gallery,
-    place_captions,
-    read_true_color,
-    scores_chart,
-)
-from pipelines.evaluation.report import LineageStep, ReportContent, write_report
 from pipelines.evaluation.scores import evaluate
 from pipelines.evaluation.splits import SplitConfig
 from pipelines.evaluation.tasks import TaskConfig, load_task
-from pipelines.patches.dataset import PatchDataset, open_patch_dataset, replay_manifest_sha256
-from pipelines.provenance import file_sha256, git_commit, package_versions
-from pipelines.sampling.land import is_land
-from pipelines.training.checkpoints import TrainedModel, open_run
+from pipelines.training.checkpoints import TrainedModel
 from satclip_model.checkpoint.native import read_checkpoint
 
 MODEL_NAME = "satclip"
 CHECKPOINT = "checkpoint_sha256"
-GALLERY_SIZE = 24
-RETRIEVAL_ROWS = (
-    ("recall_at_1", "Recall at 1", "share of patches whose own place comes first in a gallery"),
-    ("mean_rank", "Mean rank", "of the own place in a gallery"),
-    ("median_error_km", "Median error (km)", "great-circle distance of the best match"),
-)
 
 
 def scores_path(root: Path) -> Path:
@@ -115,92 +91,3 @@ def read_scores(root: Path, run: TrainedModel) -> pd.DataFrame:
             f"{path}: was made by checkpoint {found}, but run {run.name} has {expected}; materialize downstream_scores"
         )
     return scores
-
-
-def build_report(root: Path, run_name: str, *, synthetic: bool, title: str) -> Path:
-    """Writes the report of a training run: one HTML page, and its pictures beside it.
-
-    Raises:
-        ArtefactError: scores or embeddings are missing or of another checkpoint.
-        DatasetError: the run's dataset is gone or did not pass.
-    """
-    run = open_run(root, run_name)
-    dataset = open_patch_dataset(root, run.record["dataset_version"])
-    scores = read_scores(root, run)
-    grid = read_embeddings(embeddings_path(root, LAND_GRID), run.record["checkpoint_sha256"])
-    figures = _figures(dataset, run, grid, scores)
-    folder = root / "report"
-    for name, figure in figures.items():
-        save_png(folder / f"{name}.png", figure)
-    invalid = dataset.places.loc[~dataset.places["valid"], "reason"]
-    content = ReportContent(
-        title=title,
-        synthetic=synthetic,
-        facts={
-            "Dataset": dataset.version,
-            "Source": dataset.record.source,
-            "Training run": run.name,
-            "Checkpoint (SHA-256)": run.record["checkpoint_sha256"][:16],
-            "Training places": str(run.record["split"]["num_training_places"]),
-            "Validation places": str(run.record["split"]["num_validation_places"]),
-            "Commit": git_commit() or "not a checkout",
-        },
-        package_versions=package_versions(),
-        num_valid=dataset.record.num_valid,
-        rejected={str(k): int(v) for k, v in invalid.value_counts().items()},
-        scores=scores,
-        model_name=MODEL_NAME,
-        retrieval=_retrieval(run.record["metrics"]),
-        lineage=_lineage(root, dataset, run, scores),
-        **figures,
-    )
-    write_report(folder / "report.html", content)
-    return folder / "report.html"
-
-
-def _figures(
-    dataset: PatchDataset, run: TrainedModel, grid: LocationEmbeddings, scores: pd.DataFrame
-) -> dict[str, Any]:
-    chosen = choose_gallery(dataset.places, GALLERY_SIZE, np.random.default_rng(0))
-    resolution_deg = float(grid.provenance["land_grid_resolution_deg"])
-    return {
-        "sample_map": sample_map(dataset.places, is_land),
-        "gallery": patch_gallery(read_true_color(dataset, chosen), place_captions(dataset.places, chosen)),
-        "loss_curves": loss_curves(pd.read_csv(run.history_path)),
-        "embedding_map": embedding_map(grid.lonlat_deg, grid.embeddings, GlobalGrid(resolution_deg, (-56.0, 84.0))),
-        "scores_chart": scores_chart(scores, MODEL_NAME),
-    }
-
-
-def _retrieval(metrics: dict[str, float]) -> list[tuple[str, str, str]]:
-    rows = []
-    for part, label in (("train", "training"), ("val", "validation")):
-        for key, name, meaning in RETRIEVAL_ROWS:
-            value = metrics.get(f"{part}_{key}")
-            if value is not None:
-                rows.append((f"{name}, {label} places", f"{value:,.0f}" if value >= 100 else f"{value:.3g}", meaning))
-    return rows
-
-
-def _lineage(root: Path, dataset: PatchDataset, run: TrainedModel, scores: pd.DataFrame) -> list[LineageStep]:
-    record = dataset.record
-    features = run.record["image_features"]
-    return [
-        LineageStep("sampling_manifest", f"the plan of {record.num_places} places", record.plan_id),
-        LineageStep(
-            "patch_dataset",
-            f"{record.num_valid} patches of {len(record.bands)} bands in {record.num_shards} shards",
-            record.content_sha256[:12],
-        ),
-        LineageStep("replay_manifest", "what was actually used", replay_manifest_sha256(dataset.path)[:12]),
-        LineageStep(
-            "image_features", f"{features['feature_dim']} features per patch", str(features["fingerprint"])[:12]
-        ),
-        LineageStep("satclip_checkpoint", f"run {run.name}", run.record["checkpoint_sha256"][:12]),
-        LineageStep(
-            "location_embeddings",
-            "land grid and task tables",
-            file_sha256(embeddings_path(root, LAND_GRID))[:12],
-        ),
-        LineageStep("downstream_scores", f"{len(scores)} rows", file_sha256(scores_path(root))[:12]),
-    ]

@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from assets.embeddings import LocationEmbeddingsConfig, location_embeddings
-from assets.evaluation import DownstreamScoresConfig, ReportConfig, TaskSettings, downstream_scores, report
+from assets.evaluation import DownstreamScoresConfig, TaskSettings, downstream_scores
 from assets.presets import read_preset
+from assets.report import ReportConfig, report
 from assets.resources import TablesResource, WorkspaceResource
 from assets.training import SatclipCheckpointConfig, satclip_checkpoint
 from pipelines.embeddings.export import read_embeddings

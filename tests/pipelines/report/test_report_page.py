@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.evaluation.figures import loss_curves
-from pipelines.evaluation.report import LineageStep, ReportContent, render_report, write_report
 from pipelines.evaluation.scores import COLUMNS
+from pipelines.report.figures import loss_curves
+from pipelines.report.page import LineageStep, ReportContent, render_report, write_report
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipelines.atomic import replacing
-from pipelines.evaluation.figures import METRIC_LABELS, MODEL_LABELS
 from pipelines.evaluation.scores import LEADING_METRICS, plain, split_label, summarize
 from pipelines.pages import jpeg_uri, png_uri, render_page
+from pipelines.report.figures import METRIC_LABELS, MODEL_LABELS
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def render_report(content: ReportContent) -> str:
     """The page as HTML: styles and pictures inside, no script, no request to anywhere. Equal content, equal page."""
     num_places = content.num_valid + sum(content.rejected.values())
     return render_page(
-        "pipelines.evaluation",
+        "pipelines.report",
         TEMPLATE,
         content.title,
         content=content,

@@ -8,7 +8,8 @@ from PIL import Image
 
 from pipelines.drawing import sample_map, save_png, to_jpeg_bytes, to_png_bytes, to_preview_bytes
 from pipelines.embeddings.grid import GlobalGrid, land_grid
-from pipelines.evaluation.figures import (
+from pipelines.evaluation.scores import COLUMNS
+from pipelines.report.figures import (
     choose_gallery,
     embedding_map,
     loss_curves,
@@ -18,7 +19,6 @@ from pipelines.evaluation.figures import (
     read_true_color,
     scores_chart,
 )
-from pipelines.evaluation.scores import COLUMNS
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 
