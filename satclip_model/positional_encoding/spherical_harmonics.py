@@ -133,7 +133,7 @@ class SphericalHarmonics(nn.Module):
         """The basis without checks and in-place operations, for automatic differentiation, compilers and export."""
         cos_polar, sectoral = (each.to(self.compute_dtype) for each in self.starts(lonlat_deg, 0.0))
         degrees = [torch.full_like(cos_polar, self.monopole)[None]]
-        for degree, (gain, gain_ratio) in enumerate(self.coefficients_on(lonlat_deg.device), start=1):
+        for degree, (gain, gain_ratio, _) in enumerate(self.coefficients_on(lonlat_deg.device), start=1):
             inner = gain * (cos_polar * degrees[-1])
             if degree > 1:
                 inner = inner - nn.functional.pad(gain_ratio * degrees[-2], (0, 0, 1, 1))
@@ -168,12 +168,12 @@ class SphericalHarmonics(nn.Module):
     def _azimuth(self, lon_deg: Tensor) -> Tensor:
         return torch.deg2rad(torch.remainder(lon_deg + self.frame.azimuth_offset_deg, 360.0))
 
-    def coefficients_on(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    def coefficients_on(self, device: torch.device) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Factors of the recurrence for degree 1 and on, in ``compute_dtype``; see `_recurrence_coefficients`."""
         key = device, self.compute_dtype
         if key not in self._coefficients:
             exact = self._coefficients[torch.device("cpu"), torch.float64]
-            self._coefficients[key] = [(gain.to(*key), gain_ratio.to(*key)) for gain, gain_ratio in exact]
+            self._coefficients[key] = [(a.to(*key), b.to(*key), c.to(*key)) for a, b, c in exact]
         return self._coefficients[key]
 
     def starts(
@@ -219,10 +219,9 @@ class HarmonicsWriter:
         levels = out.new_zeros(2, 2 * middle + 1, out.shape[1], dtype=harmonics.compute_dtype)
         self._lowest = levels[0, middle]
         self._steps = []
-        for degree, (gain, gain_ratio) in enumerate(harmonics.coefficients_on(out.device), start=1):
+        for degree, (gain, _, factor) in enumerate(harmonics.coefficients_on(out.device), start=1):
             level, below = levels[degree % 2], levels[(degree - 1) % 2]
             inner = slice(middle - degree + 1, middle + degree)
-            factor = nn.functional.pad(-gain_ratio, (0, 0, 1, 1)) / gain if degree > 1 else torch.zeros_like(gain)
             ends = level[middle - degree : middle + degree + 1 : 2 * degree]
             whole, target = level[middle - degree : middle + degree + 1], out[degree**2 : (degree + 1) ** 2]
             self._steps.append((level[inner], factor, below[inner], gain, ends, whole, target))
@@ -251,12 +250,16 @@ def _sectoral_norms(degrees: Float[Tensor, "degree 1"]) -> Float[Tensor, "degree
     return torch.cumprod(torch.sqrt((2.0 * degrees + 1.0) / (2.0 * degrees)), dim=0) * math.sqrt(0.5 / math.pi)
 
 
-def _recurrence_coefficients(degree: int) -> tuple[Tensor, Tensor]:
-    """Factors in N_l = gain cos(polar) N_(l-1) - gain_ratio N_(l-2), of order -(l-1) .. l-1 and -(l-2) .. l-2."""
+def _recurrence_coefficients(degree: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Factors in N_l = gain cos(polar) N_(l-1) - gain_ratio N_(l-2) = gain (cos(polar) N_(l-1) + factor N_(l-2)).
+
+    Gain and factor are of order -(l-1) .. l-1, gain_ratio of order -(l-2) .. l-2.
+    """
     order = torch.arange(1 - degree, degree, dtype=torch.float64)[:, None]
     gain = torch.sqrt((4.0 * degree**2 - 1.0) / (degree**2 - order**2))
     if degree == 1:
-        return gain, gain[:0]
+        return gain, gain[:0], torch.zeros_like(gain)
     inner = order[1:-1]
     ratio = torch.sqrt(((degree - 1.0) ** 2 - inner**2) / (4.0 * (degree - 1.0) ** 2 - 1.0))
-    return gain, gain[1:-1] * ratio
+    gain_ratio = gain[1:-1] * ratio
+    return gain, gain_ratio, nn.functional.pad(-gain_ratio, (0, 0, 1, 1)) / gain
