@@ -5,7 +5,13 @@ from pipelines.evaluation.tasks.config import TableDownload, TableFormat, TaskCo
 from pipelines.evaluation.tasks.continents import continent_of
 from pipelines.evaluation.tasks.data import TaskData
 from pipelines.evaluation.tasks.loading import load_task
-from pipelines.evaluation.tasks.registered import describe_tasks, find_tasks, read_tasks, registered_tasks
+from pipelines.evaluation.tasks.registered import (
+    describe_tasks,
+    find_tasks,
+    markdown_of_tasks,
+    read_tasks,
+    registered_tasks,
+)
 from pipelines.evaluation.tasks.species import write_species_table
 from pipelines.evaluation.tasks.tables import download_table, table_source, task_table_source
 
@@ -20,6 +26,7 @@ __all__ = [
     "download_table",
     "find_tasks",
     "load_task",
+    "markdown_of_tasks",
     "read_tasks",
     "registered_tasks",
     "table_source",

@@ -98,6 +98,14 @@ def describe_tasks(tables_root: str | Path | None = None) -> list[dict[str, Any]
     ]
 
 
+def markdown_of_tasks() -> str:
+    """The registered tasks as a Markdown table: name, data set, kind, column, transform, file, download, licence."""
+    columns = ("name", "dataset", "kind", "target", "transform", "table", "download", "licence")
+    rows = [[str(row[column]) for column in columns] for row in describe_tasks()]
+    lines = ["| " + " | ".join(cells) + " |" for cells in [list(columns), ["---"] * len(columns), *rows]]
+    return "\n".join(lines) + "\n"
+
+
 def _parsed(text: str, source: str) -> list[TaskConfig]:
     try:
         document = yaml.safe_load(text)

@@ -247,9 +247,9 @@ def _num_fields(text: str, options: dict[str, Any]) -> int:
 
 
 def _most_frequent_delimiter(text: str, form: TableFormat) -> str:
-    lines = text.split("\n", form.lines_above_data + 1)
-    first = lines[max(form.lines_above_data - 1, 0)]
-    return max(DELIMITERS, key=first.count)
+    first = form.lines_above_data - (1 if form.columns is None else 0)
+    line = (text.split("\n", first + 1)[first:] or [""])[0]
+    return max(DELIMITERS, key=line.count)
 
 
 def _is_number(name: object) -> bool:
