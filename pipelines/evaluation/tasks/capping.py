@@ -13,8 +13,8 @@ CAP_BLOCK_DEG: Final = 10.0
 def draw_per_block(lonlat_deg: NDArray[np.float64], max_rows: int, seed: int) -> NDArray[np.intp]:
     """Numbers of ``max_rows`` rows in ascending order, drawn within blocks of 10 degrees.
 
-    Every block keeps its share of the rows, to within one row, and at least one. Where there are more blocks than
-    ``max_rows`` each keeps one. Of few rows all are taken.
+    A block whose share would be less than a row keeps one; the others part the rest in proportion, to within one row.
+    Where there are more blocks than ``max_rows`` each keeps one, and so more rows are kept. Of few rows all are taken.
 
     Args:
         lonlat_deg: Places, shape (n, 2), longitude first in degrees.

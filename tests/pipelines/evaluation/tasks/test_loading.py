@@ -1,3 +1,6 @@
+import hashlib
+
+import geopandas
 import numpy as np
 import pandas as pd
 import pytest
@@ -112,3 +115,83 @@ def test_the_data_set_is_named_by_its_file_unless_it_has_a_name():
 def test_an_impossible_task_is_refused(settings):
     with pytest.raises(ValidationError):
         TaskConfig(**({"name": "t", "table": "t.csv", "target": "y"} | settings))
+
+
+def test_labels_become_a_column_per_class(tmp_path, table):
+    table["labels"] = ["wet | cold", "cold", " dry|", "dry|cold|dry"] * 20
+    table.loc[6, "labels"] = None
+    data = load_task(task_of(tmp_path, table, target="labels", kind="multilabel"), tmp_path)
+    assert data.classes == ("cold", "dry", "wet")
+    assert (data.target.dtype, data.target.shape) == (np.bool_, (79, 3))
+    assert data.target[:4].astype(int).tolist() == [[1, 0, 1], [1, 0, 0], [0, 1, 0], [1, 1, 0]]
+    assert data.num_dropped == {"no coordinates": 0, "no target": 1}
+
+
+def test_lists_of_labels_in_parquet_are_labels(tmp_path, table):
+    table["labels"] = [["wet", "cold"], ["cold"]] * 40
+    table.to_parquet(tmp_path / "t.parquet")
+    data = load_task(TaskConfig(name="t", table="t.parquet", target="labels", kind="multilabel"), tmp_path)
+    assert data.classes == ("cold", "wet")
+    assert data.target[:2].astype(int).tolist() == [[1, 1], [1, 0]]
+
+
+def test_dropped_values_are_left_out_first_and_counted_by_column(tmp_path, table):
+    table["quality"] = ["good", "bad", "odd", "good", "good", "good", "good", "good"] * 10
+    table.loc[[0, 1], "elevation"] = -999.0
+    table.loc[[2, 3], "lat"] = np.nan
+    table.loc[4, "elevation"] = np.nan
+    dropped = {"quality": ["bad", "odd"], "elevation": -999}
+    data = load_task(task_of(tmp_path, table, dropped_values=dropped), tmp_path)
+    expected = {"quality is bad or odd": 20, "elevation is -999": 1, "no coordinates": 1, "no target": 1}
+    assert data.num_dropped == expected
+    assert data.num_places == 80 - 23
+
+
+def test_a_column_of_dropped_values_must_be_there(tmp_path, table):
+    with pytest.raises(TableError, match="task height drops values of column 'quality'; found columns 'lon', 'lat'"):
+        load_task(task_of(tmp_path, table, dropped_values={"quality": "bad"}), tmp_path)
+
+
+def test_repeated_places_and_classes_of_one_are_kept_and_told(tmp_path, table):
+    table.loc[[10, 11], ["lon", "lat"]] = table.loc[9, ["lon", "lat"]].to_numpy(dtype=float)
+    table.loc[5, "biome"] = "mangrove"
+    table.loc[3, "lat"] = np.nan
+    data = load_task(task_of(tmp_path, table, target="biome", kind="classification"), tmp_path)
+    assert (data.num_places, data.rows, data.num_repeated) == (79, 80, 2)
+    assert data.single_classes == ("mangrove",)
+    assert data.notes == (
+        "1 of 80 rows left out: no coordinates",
+        "2 places repeat the coordinates of another, kept in the same fold",
+        "1 classes have one member, kept: 'mangrove'",
+    )
+
+
+def test_a_column_of_names_is_no_class(tmp_path, table):
+    table["name"] = [f"place {row}" for row in range(80)]
+    with pytest.raises(TableError, match="another class in each of 80 rows"):
+        load_task(task_of(tmp_path, table, target="name", kind="classification"), tmp_path)
+
+
+def test_swapped_coordinates_are_recognized(tmp_path, table):
+    swapped = table.rename(columns={"lon": "lat", "lat": "lon"})
+    with pytest.raises(TableError, match="if the columns are swapped, set lon_column='lat' and lat_column='lon'"):
+        load_task(task_of(tmp_path, swapped), tmp_path)
+
+
+@pytest.mark.parametrize("column", ["lon", "elevation"])
+def test_infinity_is_no_number(tmp_path, table, column):
+    table.loc[7, column] = np.inf
+    with pytest.raises(TableError, match=f"column '{column}' must hold finite numbers, but row 8 has inf"):
+        load_task(task_of(tmp_path, table), tmp_path)
+
+
+def test_the_table_is_named_by_its_hash(tmp_path, table):
+    data = load_task(task_of(tmp_path, table), tmp_path)
+    assert data.table_sha256 == hashlib.sha256((tmp_path / "table.csv").read_bytes()).hexdigest()
+
+
+def test_coordinates_may_come_from_the_geometry(tmp_path, table):
+    places = geopandas.points_from_xy(table["lon"], table["lat"], crs="EPSG:4326").to_crs("EPSG:3857")
+    geopandas.GeoDataFrame(table[["elevation"]], geometry=places).to_parquet(tmp_path / "t.parquet")
+    data = load_task(TaskConfig(name="t", table="t.parquet", target="elevation"), tmp_path)
+    np.testing.assert_allclose(data.lonlat_deg, table[["lon", "lat"]], atol=1e-9)
