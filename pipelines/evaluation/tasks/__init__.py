@@ -12,8 +12,8 @@ from pipelines.evaluation.tasks.registered import (
     read_tasks,
     registered_tasks,
 )
+from pipelines.evaluation.tasks.sources import download_table, table_source, task_table_source
 from pipelines.evaluation.tasks.species import write_species_table
-from pipelines.evaluation.tasks.tables import download_table, table_source, task_table_source
 
 __all__ = [
     "MissingTableError",

@@ -85,7 +85,7 @@ class TaskConfig(BaseModel):
     """One downstream task.
 
     Attributes:
-        name: Short name, unique among the tasks of a run.
+        name: Short name, unique among the tasks of a run: letters, digits, ``_ . -`` and blanks, as it names files.
         table: CSV, Parquet or GeoParquet: an address, an absolute path, or a path below the root of tables.
         lon_column: Column of longitudes in degrees.
         lat_column: Column of latitudes in degrees.
@@ -105,7 +105,7 @@ class TaskConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1)
+    name: str = Field(pattern=r"^\w[\w .-]*$")
     table: str = Field(min_length=1)
     lon_column: str = "lon"
     lat_column: str = "lat"

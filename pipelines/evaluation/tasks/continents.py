@@ -126,6 +126,8 @@ def _read_parts(path: Path) -> Any:  # noqa: ANN401
         countries = geopandas.read_file(path)
     except (RuntimeError, OSError, ValueError) as error:
         raise TableError(f"{path}: cannot be read as polygons ({error}); expected Natural Earth's countries") from error
+    known = {name.lower(): name for name in (CONTINENT_COLUMN, COUNTRY_COLUMN)}
+    countries = countries.rename(columns=lambda column: known.get(str(column).lower(), column))
     if not isinstance(countries, geopandas.GeoDataFrame) or CONTINENT_COLUMN not in countries.columns:
         columns = ", ".join(map(str, countries.columns[:20]))
         raise TableError(
@@ -159,7 +161,8 @@ def _nearest_part(places: NDArray[np.float64], parts: NDArray[Any], tolerance_km
     chord = 2 * np.sin(np.clip(tolerance_km / EARTH_RADIUS_KM, 0, np.pi) / 2)
     tree = cKDTree(_unit_vectors(outline), balanced_tree=False, compact_nodes=False)
     _, nearest = tree.query(_unit_vectors(places), distance_upper_bound=np.nextafter(chord, np.inf))
-    return np.append(part, len(parts))[nearest]
+    nearest_part: NDArray[np.intp] = np.append(part, len(parts))[nearest]
+    return nearest_part
 
 
 def _unit_vectors(lonlat_deg: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """What a task's table gives: places, targets, and what was left out."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ class TaskData:
 
     config: TaskConfig
     lonlat_deg: NDArray[np.float64]
-    target: NDArray[np.float64] | NDArray[np.int64] | NDArray[np.bool_]
+    target: NDArray[Any]
     classes: tuple[str, ...]
     num_dropped: dict[str, int]
     table_sha256: str = ""
@@ -51,7 +52,7 @@ class TaskData:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of a score should know of the table: rows left out by reason, repeats, classes of one."""
+        """What a reader of a score should know of the table: rows left out, repeats, classes of one, other content."""
         lines = [
             f"{count} of {self.rows} rows left out: {reason}" for reason, count in self.num_dropped.items() if count
         ]
@@ -61,4 +62,7 @@ class TaskData:
             shown = ", ".join(map(repr, self.single_classes[:5]))
             more = f" and {len(self.single_classes) - 5} more" if len(self.single_classes) > 5 else ""
             lines.append(f"{len(self.single_classes)} classes have one member, kept: {shown}{more}")
+        declared = self.config.download.sha256 if self.config.download else None
+        if declared is not None and self.table_sha256 not in ("", declared):
+            lines.append(f"the table is not the one declared: SHA-256 {self.table_sha256}, declared {declared}")
         return tuple(lines)

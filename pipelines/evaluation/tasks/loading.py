@@ -14,7 +14,8 @@ from pipelines.errors import TableError
 from pipelines.evaluation.tasks.capping import CAP_BLOCK_DEG, draw_per_block
 from pipelines.evaluation.tasks.config import TaskConfig
 from pipelines.evaluation.tasks.data import TaskData
-from pipelines.evaluation.tasks.tables import download_table, read_task_table, task_table_source
+from pipelines.evaluation.tasks.sources import download_table, task_table_source
+from pipelines.evaluation.tasks.tables import read_task_table
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +51,14 @@ def load_task(
     if download and not is_url(source):
         download_table(config, tables_root)
     table, sha256 = read_task_table(config, source)
+    dropped = _dropped(table, config)
+    table = _emptied(table, config, dropped)
     lonlat_deg = lonlat_of(table, source, config.lon_column, config.lat_column, empty="nan")
     values = _values(table, config, source)
     num_dropped: dict[str, int] = {}
     kept = np.ones(len(table), dtype=bool)
-    for reason, absent in _reasons(table, config, lonlat_deg, values):
+    no_place, no_target = ~np.isfinite(lonlat_deg).all(axis=1), values.isna().to_numpy(dtype=bool)
+    for reason, absent in (dropped | {"no coordinates": no_place, "no target": no_target}).items():
         num_dropped[reason] = int((kept & absent).sum())
         kept &= ~absent
     if kept.sum() < MIN_PLACES:
@@ -77,10 +81,15 @@ def load_task(
 def _values(table: pd.DataFrame, config: TaskConfig, source: str) -> "pd.Series[Any]":
     if config.kind != "regression":
         return _labels(table[config.target], config)
+    column = table[config.target]
     if config.format.thousands is not None:
-        written = table[config.target].str.replace(config.format.thousands, "", regex=False)
-        table = table.assign(**{config.target: written})
-    return pd.Series(numeric_column(table, config.target, source, empty="nan"))
+        column = column.astype(str).str.replace(config.format.thousands, "", regex=False)
+    try:
+        return pd.Series(numeric_column(column.to_frame(), config.target, source, empty="nan"))
+    except TableError as error:
+        if column.astype(str).str.fullmatch(r"\s*\d{1,3}(,\d{3})+(\.\d*)?\s*").any():
+            raise TableError(f'{error}; or set format: {{thousands: ","}}') from error
+        raise
 
 
 def _labels(column: "pd.Series[Any]", config: TaskConfig) -> "pd.Series[Any]":
@@ -97,18 +106,20 @@ def _labels(column: "pd.Series[Any]", config: TaskConfig) -> "pd.Series[Any]":
     return labels.reindex(column.index)
 
 
-def _reasons(
-    table: pd.DataFrame, config: TaskConfig, lonlat_deg: NDArray[np.float64], values: "pd.Series[Any]"
-) -> list[tuple[str, NDArray[np.bool_]]]:
-    reasons = [
-        (f"{column} is {' or '.join(dropped)}", _is_one_of(table[column], dropped))
+def _dropped(table: pd.DataFrame, config: TaskConfig) -> dict[str, NDArray[np.bool_]]:
+    return {
+        f"{column} is {' or '.join(dropped)}": _is_one_of(table[column], dropped)
         for column, dropped in config.dropped_values.items()
-    ]
-    return [
-        *reasons,
-        ("no coordinates", ~np.isfinite(lonlat_deg).all(axis=1)),
-        ("no target", values.isna().to_numpy(dtype=bool)),
-    ]
+    }
+
+
+def _emptied(table: pd.DataFrame, config: TaskConfig, dropped: dict[str, NDArray[np.bool_]]) -> pd.DataFrame:
+    """Rows that are left out are not checked, yet keep their place, so that messages count the table's own rows."""
+    if not dropped:
+        return table
+    left_out = np.any(list(dropped.values()), axis=0)
+    used = [name for name in (config.lon_column, config.lat_column, config.target) if name in table.columns]
+    return table.assign(**{name: table[name].mask(left_out) for name in used})
 
 
 def _is_one_of(column: "pd.Series[Any]", dropped: Iterable[str]) -> NDArray[np.bool_]:
@@ -118,9 +129,7 @@ def _is_one_of(column: "pd.Series[Any]", dropped: Iterable[str]) -> NDArray[np.b
     return np.asarray(same_text | same_number, dtype=np.bool_)
 
 
-def _target(
-    values: "pd.Series[Any]", config: TaskConfig, source: str
-) -> tuple[NDArray[np.float64] | NDArray[np.int64] | NDArray[np.bool_], tuple[str, ...]]:
+def _target(values: "pd.Series[Any]", config: TaskConfig, source: str) -> tuple[NDArray[Any], tuple[str, ...]]:
     if config.kind == "regression":
         return _transformed(values.to_numpy(dtype=np.float64), config, source), ()
     if config.kind == "classification":

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pipelines.embeddings.points import is_url
 from pipelines.errors import ConfigurationError
 from pipelines.evaluation.tasks.config import TableDownload, TableFormat, TaskConfig
-from pipelines.evaluation.tasks.tables import task_table_source
+from pipelines.evaluation.tasks.sources import task_table_source
 
 TASKS_KEY = "tasks"
 NEARNESS = 0.4

@@ -1,9 +1,10 @@
-"""Tables of tasks: where they are, and how they are read."""
+"""Tables of tasks, read as they are declared."""
 
 import csv
 import gzip
 import hashlib
 import io
+import json
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -19,59 +20,12 @@ from pipelines.embeddings.points import SUPPORTED, is_url, listed, missing_colum
 from pipelines.errors import MissingTableError, TableError
 from pipelines.evaluation.tasks.config import TableFormat, TaskConfig
 from pipelines.evaluation.tasks.download import download_file
+from pipelines.evaluation.tasks.sources import missing_table
 
 GZIP, ZIP, PARQUET = b"\x1f\x8b", b"PK\x03\x04", b"PAR1"
 UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 DELIMITERS: Final = ",;\t"
 WHITESPACE: Final = "whitespace"
-
-
-def task_table_source(config: TaskConfig, tables_root: str | Path | None) -> str:
-    """Path or address of a task's table; see `table_source`."""
-    return table_source(config.table, tables_root)
-
-
-def table_source(table: str, tables_root: str | Path | None) -> str:
-    """Path or address of a table.
-
-    Raises:
-        TableError: The table is relative and there is no root.
-    """
-    if is_url(table) or Path(table).is_absolute():
-        return table
-    if tables_root is None:
-        raise TableError(
-            f"table {table!r} is relative and there is no root of tables, expected one; set SATCLIP_TABLES_ROOT or the "
-            "tables resource's root, or give a whole path or an address"
-        )
-    root = str(tables_root)
-    return f"{root.rstrip('/')}/{table}" if is_url(root) else str(Path(root) / table)
-
-
-def download_table(config: TaskConfig, tables_root: str | Path | None) -> Path:
-    """Fetches a task's table to its place below the root, unless it is there; returns that place.
-
-    Raises:
-        MissingTableError: The task names no address to fetch its table from.
-        TableError: The table's place is an address, the file cannot be fetched, or its SHA-256 is not the declared one.
-    """
-    source = task_table_source(config, tables_root)
-    if is_url(source):
-        raise TableError(f"{source}: task {config.name} is read from an address; a download needs a folder of tables")
-    path = Path(source)
-    if path.exists():
-        return path
-    if config.download is None:
-        raise MissingTableError(missing_table(config, source))
-    download_file(config.download.url, path, config.download.sha256)
-    return path
-
-
-def missing_table(config: TaskConfig, source: str) -> str:
-    """What to say of a task whose table is not there."""
-    origin = f" ({config.source})" if config.source else ""
-    fetch = f", or ask for the download of {config.download.url} (--download)" if config.download else ""
-    return f"{source}: no such file; task {config.name} needs it: put the table{origin} there{fetch}"
 
 
 def read_task_table(config: TaskConfig, source: str) -> tuple[pd.DataFrame, str]:
@@ -94,7 +48,7 @@ def read_task_table(config: TaskConfig, source: str) -> tuple[pd.DataFrame, str]
     try:
         content = _unpacked(content, config.format, source)
         table = (
-            _read_parquet(content)
+            _read_parquet(content, config, needed, source)
             if content.startswith(PARQUET)
             else _read_text(_text(content, config.format, source), config, needed, source)
         )
@@ -107,11 +61,10 @@ def read_task_table(config: TaskConfig, source: str) -> tuple[pd.DataFrame, str]
         raise TableError(
             f"{source}: the table has columns {listed(list(table.columns))} but no rows; expected at least one place"
         )
-    require_columns(table.columns, config, source)
     return table, sha256
 
 
-def require_columns(found: Collection[Any], config: TaskConfig, source: str) -> None:
+def _require_columns(found: Collection[Any], config: TaskConfig, source: str) -> None:
     """Raises TableError if a column of values that a task names is not among those found, which the message lists."""
     for column in (config.target, *config.dropped_values):
         if column not in found:
@@ -168,13 +121,18 @@ def _unpacked(content: bytes, form: TableFormat, source: str) -> bytes:
     return gzip.decompress(content) if content.startswith(GZIP) else content
 
 
-def _read_parquet(content: bytes) -> pd.DataFrame:
+def _read_parquet(content: bytes, config: TaskConfig, needed: set[str], source: str) -> pd.DataFrame:
     import geopandas
 
     buffer = io.BytesIO(content)
-    if b"geo" in (pyarrow.parquet.read_schema(buffer).metadata or {}):
-        return geopandas.read_parquet(buffer)
-    return pd.read_parquet(buffer)
+    schema = pyarrow.parquet.read_schema(buffer)
+    _require_columns(schema.names, config, source)
+    wanted = [name for name in schema.names if name in needed]
+    if b"geo" in (schema.metadata or {}):
+        geometry = json.loads(schema.metadata[b"geo"])["primary_column"]
+        return geopandas.read_parquet(buffer, columns=[*wanted, geometry])
+    _require_coordinates(schema.names, config, source)
+    return pd.read_parquet(buffer, columns=wanted)
 
 
 def _text(content: bytes, form: TableFormat, source: str) -> str:
@@ -208,7 +166,7 @@ def _read_text(text: str, config: TaskConfig, needed: set[str], source: str) -> 
     else:
         options |= {"header": None, "skiprows": form.lines_above_data}
     names = [str(name).strip() for name in (form.columns or _names_of(text, options))]
-    require_columns(names, config, source)
+    _require_columns(names, config, source)
     _require_coordinates(names, config, source)
     num_fields = _num_fields(text, options)
     if num_fields == 0:

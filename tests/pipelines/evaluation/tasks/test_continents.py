@@ -1,4 +1,6 @@
+import shutil
 import time
+from pathlib import Path
 
 import geopandas
 import numpy as np
@@ -80,6 +82,16 @@ def test_a_full_turn_of_longitude_changes_nothing(polygons):
 def test_polygons_in_another_reference_system_are_turned(polygons, tmp_path):
     geopandas.read_file(polygons).to_crs("EPSG:3857").to_file(tmp_path / "mercator.gpkg")
     assert continent_of(np.array([[5.0, 5.0]]), tmp_path / "mercator.gpkg").tolist() == ["South"]
+
+
+def test_a_zipped_shapefile_serves(polygons, tmp_path):
+    folder = tmp_path / "shapefile"
+    folder.mkdir()
+    countries = geopandas.read_file(polygons).rename(columns={"CONTINENT": "continent"})
+    countries.to_file(folder / "ne_110m_admin_0_countries.shp")
+    archive = shutil.make_archive(str(tmp_path / "countries"), "zip", folder)
+    for given in (folder, Path(archive)):
+        assert continent_of(np.array([[5.0, 5.0]]), given).tolist() == ["South"]
 
 
 def test_no_places_have_no_continents(polygons):

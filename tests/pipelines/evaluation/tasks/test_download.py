@@ -52,7 +52,9 @@ def test_a_table_is_fetched_once_on_request(served, tmp_path, download):
 def test_a_file_of_the_user_is_never_replaced(served, tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "t.csv").write_bytes(TABLE.replace(b"y", b"y", 1) + b"\n7,7,7\n")
-    assert load_task(config_of(served, sha256=SHA256), tmp_path, download=True).rows == 61
+    data = load_task(config_of(served, sha256=SHA256), tmp_path, download=True)
+    assert data.rows == 61
+    assert any(f"the table is not the one declared: SHA-256 {data.table_sha256}" in note for note in data.notes)
     assert served.answered() == []
 
 

@@ -110,7 +110,14 @@ def test_the_data_set_is_named_by_its_file_unless_it_has_a_name():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"kind": "classification", "transform": "log1p"}, {"transform": "sqrt"}, {"unknown": 1}, {"name": ""}]
+    "settings",
+    [
+        {"kind": "classification", "transform": "log1p"},
+        {"transform": "sqrt"},
+        {"unknown": 1},
+        {"name": ""},
+        {"name": "../a"},
+    ],
 )
 def test_an_impossible_task_is_refused(settings):
     with pytest.raises(ValidationError):
@@ -145,6 +152,18 @@ def test_dropped_values_are_left_out_first_and_counted_by_column(tmp_path, table
     expected = {"quality is bad or odd": 20, "elevation is -999": 1, "no coordinates": 1, "no target": 1}
     assert data.num_dropped == expected
     assert data.num_places == 80 - 23
+
+
+def test_rows_that_are_dropped_may_hold_anything(tmp_path, table):
+    written = table.assign(elevation=table["elevation"].astype(str), quality="good")
+    written.loc[[2, 9], "quality"] = "bad"
+    written.loc[2, "elevation"], written.loc[9, "lat"] = "unknown", 999.0
+    data = load_task(task_of(tmp_path, written, dropped_values={"quality": "bad"}), tmp_path)
+    assert data.num_dropped == {"quality is bad": 2, "no coordinates": 0, "no target": 0}
+    np.testing.assert_allclose(data.target, table["elevation"].drop([2, 9]), rtol=1e-15)
+    written.loc[12, "lat"] = 95.0
+    with pytest.raises(TableError, match=r"row 13 has 95\.0"):
+        load_task(task_of(tmp_path, written, dropped_values={"quality": "bad"}), tmp_path)
 
 
 def test_a_column_of_dropped_values_must_be_there(tmp_path, table):

@@ -14,6 +14,7 @@ from pipelines.evaluation.tasks import (
     registered_tasks,
 )
 
+DOCUMENT = Path(__file__).resolve().parents[4] / "docs" / "evaluation.md"
 PAPER_TASKS = {
     "air_temperature", "elevation", "population_density", "median_income", "california_house_value", "countries",
     "biomes", "ecoregions", "species",
@@ -71,8 +72,16 @@ def test_descriptions_say_what_can_be_had(tmp_path):
 
 
 def test_the_documented_table_is_that_of_the_registry():
-    document = Path(__file__).resolve().parents[4] / "docs" / "evaluation.md"
-    assert markdown_of_tasks() in document.read_text()
+    assert markdown_of_tasks() in DOCUMENT.read_text()
+
+
+def test_the_documented_example_is_read(tmp_path):
+    example = DOCUMENT.read_text().partition("```yaml\n")[2].partition("```")[0]
+    tasks = read_tasks(written(tmp_path, example))
+    assert [(task.name, task.kind, task.lon_column) for task in tasks] == [
+        ("arsenic", "regression", "x"),
+        ("aquifer", "classification", "x"),
+    ]
 
 
 def test_a_lone_task_a_list_and_a_data_set_are_read(tmp_path):
