@@ -122,6 +122,14 @@ class TaskConfig(BaseModel):
     citation: str | None = None
 
     @model_validator(mode="after")
+    def _coordinates_are_two_columns(self) -> Self:
+        if self.lon_column == self.lat_column:
+            raise ValueError(
+                f"task {self.name}: lon_column and lat_column are both {self.lon_column!r}; name two columns"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _only_numbers_are_transformed(self) -> Self:
         if self.kind != "regression" and self.transform != "none":
             raise ValueError(

@@ -39,6 +39,7 @@ def written(tmp_path, text):
 
 def test_the_registry_holds_the_tasks_of_the_paper_and_of_the_shared_tables(registry):
     assert set(registry) >= PAPER_TASKS | SHARED_TASKS
+    assert not {task.dataset for task in registry.values()} & set(registry)
     for name, task in registry.items():
         assert task.name == name
         assert task.licence, name
