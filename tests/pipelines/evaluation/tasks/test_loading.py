@@ -117,6 +117,8 @@ def test_the_data_set_is_named_by_its_file_unless_it_has_a_name():
         {"unknown": 1},
         {"name": ""},
         {"name": "../a"},
+        {"lon_column": "lat"},
+        {"kind": "multilabel", "transform": "standardise"},
     ],
 )
 def test_an_impossible_task_is_refused(settings):
