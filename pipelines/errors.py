@@ -10,6 +10,7 @@ SatclipError
 ├── ArtefactError        an artefact whose recorded parents are not the ones at hand
 ├── ClusterError         the Dask cluster: unreachable, lost, or without workers
 └── TableError           a table of points: missing column, coordinate out of range
+    └── MissingTableError  a table that is not there: the user downloads it, or asks for the download
 """
 
 
@@ -62,3 +63,7 @@ class ClusterError(SatclipError):
 
 class TableError(SatclipError):
     """A table of points with a missing column or a coordinate out of range."""
+
+
+class MissingTableError(TableError):
+    """A table that is not there; it must be downloaded, or its download asked for."""
