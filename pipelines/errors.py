@@ -2,6 +2,7 @@
 
 SatclipError
 ├── ConfigurationError   a setting that cannot be honoured
+│   └── MissingWeightsError  weights that are not there: the user names them, or asks for the download
 ├── CatalogError         the STAC API: unreachable, no such collection, nothing found
 ├── SceneReadError       a scene could not be read now; the next run may succeed
 ├── SceneContentError    a verdict on a scene's content; another scene must serve
@@ -20,6 +21,10 @@ class SatclipError(Exception):
 
 class ConfigurationError(SatclipError):
     """A setting that cannot be honoured."""
+
+
+class MissingWeightsError(ConfigurationError):
+    """Weights that are not there; they must be named, installed, or their download asked for."""
 
 
 class CatalogError(SatclipError):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pipelines.errors import TableError
-from pipelines.evaluation.baselines import LocationFeatures
+from pipelines.evaluation.methods import LocationFeatures
 from pipelines.evaluation.probes import ridge_out_of_fold
 from pipelines.evaluation.splits import Folds, SplitConfig
 from pipelines.evaluation.tasks import TaskData
