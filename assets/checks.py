@@ -1,6 +1,7 @@
 """Checks that block what comes after them in the same run; training also refuses on its own, by reading the dataset."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.embeddings import location_embeddings
-from assets.evaluation import downstream_scores
+from assets.evaluation import DownstreamScoresConfig, downstream_scores
 from assets.metadata import listed
 from assets.patches import patch_dataset
 from assets.resources import WorkspaceResource
@@ -232,8 +233,9 @@ def embeddings_beat_coordinates(workspace: WorkspaceResource) -> dg.AssetCheckRe
     """Under spatial blocks the embeddings exceed sin/cos coordinates on most tasks; a warning, not a gate."""
     import pandas as pd
 
-    from pipelines.evaluation.scores import LEADING_METRICS, margins
+    from pipelines.evaluation.intervals import LEADING_METRICS
     from pipelines.evaluation.stage import MODEL_NAME, scores_path
+    from pipelines.evaluation.summaries import margins
 
     rows = margins(pd.read_parquet(scores_path(workspace.path)), MODEL_NAME)
     rows = rows[(rows["split"] != "random") & rows["metric_name"].isin(LEADING_METRICS)]
@@ -246,6 +248,40 @@ def embeddings_beat_coordinates(workspace: WorkspaceResource) -> dg.AssetCheckRe
     )
 
 
+def _task_names() -> dict[str, str]:
+    """Names of the checks of the preset's tasks, and the tasks."""
+    names = [each.name for each in DownstreamScoresConfig().tasks]
+    return {f"{re.sub(r'[^0-9A-Za-z_]', '_', name)}_is_sound": name for name in names}
+
+
+def _task_checks() -> list[dg.AssetChecksDefinition]:
+    """One check per task of the preset; none where it has no tasks."""
+    tasks = _task_names()
+    if not tasks:
+        return []
+    told = "finite, beside all baselines, from folds that share neither block nor place"
+    specs = [
+        dg.AssetCheckSpec(check, asset=downstream_scores, description=f"Scores of {task}: {told}.")
+        for check, task in tasks.items()
+    ]
+
+    @dg.multi_asset_check(name="scores_are_sound", specs=specs)
+    def scores_are_sound(workspace: WorkspaceResource) -> Iterator[dg.AssetCheckResult]:
+        from pipelines.evaluation.soundness import faults_of_task
+        from pipelines.evaluation.stage import MODEL_NAME
+
+        for check, task in tasks.items():
+            faults = faults_of_task(workspace.path, task, MODEL_NAME)
+            yield dg.AssetCheckResult(
+                passed=not faults,
+                check_name=check,
+                asset_key=downstream_scores.key,
+                metadata={"faults": dg.MetadataValue.json(faults)},
+            )
+
+    return [scores_are_sound]
+
+
 CHECKS = [
     most_places_have_candidates,
     every_shard_is_verified,
@@ -254,4 +290,5 @@ CHECKS = [
     training_beats_chance,
     embeddings_are_unit_length,
     embeddings_beat_coordinates,
+    *_task_checks(),
 ]

@@ -26,6 +26,11 @@ class LocationEmbeddingsConfig(dg.Config):
     run: str = Field(default="latest", description="Which training run.")
     resolution_deg: float = Field(default=1.0, gt=0, le=10, description="Spacing of the land grid.")
     tables: list[PointTableConfig] = Field(default=[], description="Tables of points.")
+    registered: list[str] = Field(
+        default=[],
+        description="Registered tasks or data sets (satclip evaluate --list) whose places are embedded, 'all' for all; "
+        "those whose table is not there are left out.",
+    )
 
 
 @dg.asset(group_name=GROUP, kinds={"pytorch", "geoparquet"}, deps=[satclip_checkpoint])
@@ -35,12 +40,14 @@ def location_embeddings(
     """Unit-length embeddings of a grid over land and of tables of points, as GeoParquet that names its checkpoint."""
     from assets.metadata import embedding_map
     from pipelines.embeddings.products import LAND_GRID, PointTable, build_embeddings, embeddings_path
+    from pipelines.evaluation.tasks import find_tasks, registered_tasks
     from pipelines.provenance import content_hash, file_sha256
     from pipelines.training.checkpoints import open_run
 
     run = open_run(workspace.path, config.run)
     wanted = [PointTable(**each.model_dump()) for each in config.tables]
-    counts = build_embeddings(workspace.path, run, config.resolution_deg, wanted, tables.location)
+    tasks = list(registered_tasks().values()) if config.registered == ["all"] else find_tasks(config.registered)
+    counts = build_embeddings(workspace.path, run, config.resolution_deg, wanted, tables.location, tasks)
     paths = [embeddings_path(workspace.path, name) for name in counts]
     return dg.MaterializeResult(
         metadata={
@@ -48,6 +55,7 @@ def location_embeddings(
             "path": dg.MetadataValue.path(paths[0].parent),
             "map": embedding_map(embeddings_path(workspace.path, LAND_GRID), config.resolution_deg),
             "points": dg.MetadataValue.json(counts),
+            "tables_not_there": dg.MetadataValue.json([each.name for each in tasks if each.name not in counts]),
             "run": run.name,
             "checkpoint_sha256": run.record["checkpoint_sha256"],
         },

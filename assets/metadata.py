@@ -119,8 +119,9 @@ def score_chart(scores: "pd.DataFrame") -> dg.MarkdownMetadataValue:
 
 def score_metrics(scores: "pd.DataFrame") -> Metadata:
     """The model's leading metrics under spatial blocks, one number per task."""
-    from pipelines.evaluation.scores import LEADING_METRICS, summarize
+    from pipelines.evaluation.intervals import LEADING_METRICS
     from pipelines.evaluation.stage import MODEL_NAME
+    from pipelines.evaluation.summaries import summarize
 
     means = summarize(scores)
     own = means[(means["model_name"] == MODEL_NAME) & (means["split"] != "random")]

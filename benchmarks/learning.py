@@ -19,8 +19,10 @@ import pandas as pd
 import yaml
 
 from pipelines.embeddings.products import PointTable, build_embeddings
-from pipelines.evaluation.scores import margins, markdown_table
+from pipelines.evaluation.run import EvaluationProtocol
+from pipelines.evaluation.splits import SplitConfig
 from pipelines.evaluation.stage import MODEL_NAME, score_embeddings
+from pipelines.evaluation.summaries import margins, markdown_table
 from pipelines.evaluation.tasks import TaskConfig
 from pipelines.features.backbones import open_backbone
 from pipelines.features.config import ImageBackboneSettings, ViewsConfig
@@ -61,10 +63,16 @@ def measure(root: Path, tables_root: str | None, num_labels: int | None = None) 
             run = open_run(own, f"seed-{seed}")
             wanted = [PointTable(task.name, task.table, task.lon_column, task.lat_column) for task in tasks]
             build_embeddings(own, run, 10.0, wanted, tables_root)
-            scores.append(score_embeddings(own, run, tasks, 10.0, [seed], tables_root))
+            scores.append(score_embeddings(own, run, tasks, protocol(seed), tables_root).scores)
             counts = {"training_places": result.num_training_places, "validation_places": result.num_validation_places}
             retrieval.append({"seed": seed, **counts, **result.metrics})
     return pd.concat(scores, ignore_index=True), pd.DataFrame(retrieval)
+
+
+def protocol(seed: int) -> EvaluationProtocol:
+    """Ridge in random folds and in blocks of 10 degrees."""
+    blocks = SplitConfig(kind="blocks", cell_deg=10.0)
+    return EvaluationProtocol(splits=(SplitConfig(kind="random"), blocks), seeds=(seed,), interpolation=False)
 
 
 def targets(scores: pd.DataFrame, retrieval: pd.DataFrame) -> list[dict[str, Any]]:

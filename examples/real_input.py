@@ -21,7 +21,7 @@ from pyproj import Transformer
 from shapely import box, transform
 from shapely.geometry import mapping
 
-from pipelines.evaluation.scores import markdown_table
+from pipelines.evaluation.summaries import markdown_table
 from pipelines.patches.dataset import PatchDataset, open_patch_dataset
 from pipelines.sentinel2 import ALL_ASSETS, BANDS, NATIVE_GSD_M
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pipelines.embeddings.export import embed_points, write_embeddings
 from pipelines.embeddings.grid import land_grid
 from pipelines.embeddings.points import read_points
-from pipelines.errors import ArtefactError, ConfigurationError
-from pipelines.evaluation.tasks import table_source
+from pipelines.errors import ArtefactError, ConfigurationError, MissingTableError
+from pipelines.evaluation.tasks import TaskConfig, load_task, table_source
 from pipelines.provenance import file_sha256
 from pipelines.sampling.land import is_land
 from pipelines.training.checkpoints import TrainedModel
@@ -71,9 +71,16 @@ def embedding_provenance(run: TrainedModel) -> dict[str, Any]:
 
 
 def build_embeddings(
-    root: Path, run: TrainedModel, resolution_deg: float, tables: Sequence[PointTable], tables_root: str | None
+    root: Path,
+    run: TrainedModel,
+    resolution_deg: float,
+    tables: Sequence[PointTable],
+    tables_root: str | None,
+    tasks: Sequence[TaskConfig] = (),
 ) -> dict[str, int]:
-    """Embeds the land grid and every table, each into a GeoParquet file of the workspace.
+    """Embeds the land grid, every table and the places of every task, each into a GeoParquet file of the workspace.
+
+    A task whose table is not there is left out.
 
     Returns:
         Points per name; the land grid comes first.
@@ -82,7 +89,7 @@ def build_embeddings(
         ConfigurationError: a name is used twice.
         TableError: a table cannot be read or holds coordinates out of range. Nothing is written then.
     """
-    names = [LAND_GRID, *(each.name for each in tables)]
+    names = [LAND_GRID, *(each.name for each in tables), *(each.name for each in tasks)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ConfigurationError(
@@ -95,6 +102,13 @@ def build_embeddings(
     for each in tables:
         source = str(table_source(each.table, tables_root))
         points[each.name] = read_points(source, each.lon_column, each.lat_column)
+    for task in tasks:
+        try:
+            places = np.unique(load_task(task, tables_root).lonlat_deg, axis=0)
+        except MissingTableError as error:
+            logger.warning("embeddings %s: left out: %s", task.name, error)
+            continue
+        points[task.name] = pd.DataFrame(places, columns=["lon", "lat"])
     encode = open_encoder(run)
     provenance = embedding_provenance(run) | {"land_grid_resolution_deg": resolution_deg}
     for name, frame in points.items():

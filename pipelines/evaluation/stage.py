@@ -1,5 +1,6 @@
 """Scores of a workspace: from the embedding files of one checkpoint."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,22 +8,20 @@ import pandas as pd
 
 from pipelines.atomic import replacing
 from pipelines.embeddings.products import embeddings_path
-from pipelines.errors import ArtefactError
+from pipelines.errors import ArtefactError, MissingWeightsError
 from pipelines.evaluation.embedded import open_exported
-from pipelines.evaluation.methods import (
-    EncodingAlone,
-    LocationFeatures,
-    SinCosCoordinates,
-    UntrainedEncoder,
-)
-from pipelines.evaluation.scores import evaluate
-from pipelines.evaluation.splits import SplitConfig
-from pipelines.evaluation.tasks import TaskConfig, load_task
+from pipelines.evaluation.methods import BASELINES, open_method
+from pipelines.evaluation.run import Evaluation, EvaluationProtocol, evaluate_tasks
+from pipelines.evaluation.scores import Method
+from pipelines.evaluation.tasks import TaskConfig, TaskData
 from pipelines.training.checkpoints import TrainedModel
 from satclip_model.checkpoint.native import read_checkpoint
 
+logger = logging.getLogger(__name__)
+
 MODEL_NAME = "satclip"
 CHECKPOINT = "checkpoint_sha256"
+PROTOCOL = "evaluation_protocol"
 
 
 def scores_path(root: Path) -> Path:
@@ -34,45 +33,51 @@ def score_embeddings(
     root: Path,
     run: TrainedModel,
     tasks: Sequence[TaskConfig],
-    cell_deg: float,
-    seeds: Sequence[int],
+    protocol: EvaluationProtocol,
     tables_root: str | None,
-) -> pd.DataFrame:
-    """Evaluates the exported embeddings of each task against sin/cos, harmonics alone and the untrained encoder.
+) -> Evaluation:
+    """Evaluates the exported embeddings of each task beside every baseline, and writes the scores of all.
+
+    A task that cannot be evaluated is noted, the others go on; what a call before has evaluated is taken from there.
 
     Args:
         root: The workspace.
         run: Whose embeddings; files of another checkpoint are refused.
         tasks: Each task's embeddings are the file of its own name.
-        cell_deg: Side of the spatial blocks.
-        seeds: Of the folds; the untrained twin has the training run's seed.
+        protocol: How they are evaluated; the untrained twin has the training run's seed.
         tables_root: Where relative table names are looked up.
 
     Raises:
-        ArtefactError: embeddings are missing or of another checkpoint.
-        TableError: a task's table cannot be used.
+        ArtefactError: No task could be evaluated.
     """
     model, _ = read_checkpoint(run.checkpoint_path)
     location = model.config.location
-    splits = [SplitConfig(kind="random"), SplitConfig(kind="blocks", cell_deg=cell_deg)]
-    frames = []
-    for task in tasks:
-        exported = open_exported(embeddings_path(root, task.name), run.record["checkpoint_sha256"])
-        methods: list[LocationFeatures] = [
-            exported,
-            SinCosCoordinates(),
-            EncodingAlone(location.positional_encoding),
-            UntrainedEncoder(location, seed=int(run.record["config"]["seed"])),
-        ]
-        frames.append(evaluate([load_task(task, tables_root)], methods, splits, seeds))
-    scores = pd.concat(frames, ignore_index=True)
-    scores.attrs[CHECKPOINT] = run.record["checkpoint_sha256"]
+    seed = int(run.record["config"]["seed"])
+    baselines: list[Method] = []
+    for name in BASELINES:
+        try:
+            baselines.append(open_method(name, reference=location, seed=seed))
+        except MissingWeightsError as error:
+            logger.warning("baseline %s is left out: %s", name, error)
+
+    def methods_of(data: TaskData) -> list[Method]:
+        path = embeddings_path(root, data.config.name)
+        return [open_exported(path, run.record["checkpoint_sha256"]), *baselines]
+
+    evaluation = evaluate_tasks(
+        tasks, methods_of, protocol, scores_path(root).parent / "tasks", tables_root=tables_root
+    )
+    if evaluation.scores.empty:
+        told = "; ".join(f"{name}: {reason}" for name, reason in evaluation.failures.items())
+        raise ArtefactError(f"{root}: no task could be evaluated: {told}")
+    scores = evaluation.scores
+    scores.attrs.update({CHECKPOINT: run.record["checkpoint_sha256"], PROTOCOL: protocol.model_dump_json()})
     path = scores_path(root)
     with replacing(path) as partial:
         scores.to_parquet(partial, index=False)
     with replacing(path.with_suffix(".csv")) as partial:
         scores.to_csv(partial, index=False)
-    return scores
+    return evaluation
 
 
 def read_scores(root: Path, run: TrainedModel) -> pd.DataFrame:

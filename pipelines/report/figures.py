@@ -26,7 +26,8 @@ from pipelines.drawing import (
     write_title,
 )
 from pipelines.embeddings.grid import GlobalGrid
-from pipelines.evaluation.scores import LEADING_METRICS, split_label, summarize
+from pipelines.evaluation.intervals import LEADING_METRICS
+from pipelines.evaluation.summaries import split_label, summarize
 from pipelines.patches.radiometry import reflectance
 
 SPLIT_COLORS = ("#a6cbe3", BLUE, GREEN, ORANGE)

@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipelines.atomic import replacing
-from pipelines.evaluation.scores import LEADING_METRICS, plain, split_label, summarize
+from pipelines.evaluation.intervals import LEADING_METRICS
+from pipelines.evaluation.summaries import plain, split_label, summarize
 from pipelines.pages import jpeg_uri, png_uri, render_page
 from pipelines.report.figures import METRIC_LABELS, MODEL_LABELS
 

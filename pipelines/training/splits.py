@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.errors import ArtefactError, DatasetError
-from pipelines.evaluation.splits import block_cells
+from pipelines.evaluation.sphere import block_cells
 from pipelines.features.view_bank import ImageFeatures, PatchSource, dataset_content
 from pipelines.provenance import content_hash
 from pipelines.training.config import TrainingConfig

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.evaluation.splits import block_cells
+from pipelines.evaluation.sphere import block_cells
 
 CAP_BLOCK_DEG: Final = 10.0
 

@@ -3,19 +3,12 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, mean_squared_error, r2_score
 
-from pipelines.errors import TableError
+from pipelines.evaluation.intervals import bootstrap_intervals, point_scores
 from pipelines.evaluation.methods import EncoderFeatures, SinCosCoordinates
-from pipelines.evaluation.scores import (
-    COLUMNS,
-    bootstrap_intervals,
-    evaluate,
-    margins,
-    markdown_table,
-    point_scores,
-    score_table,
-    summarize,
-)
+from pipelines.evaluation.probes import InverseDistance, NearestNeighbors, RidgeProbe
+from pipelines.evaluation.scores import COLUMNS, COORDBENCH_COLUMNS, MissingMethod, evaluate
 from pipelines.evaluation.splits import SplitConfig
+from pipelines.evaluation.summaries import margins, markdown_table, score_table, summarize
 from pipelines.evaluation.tasks import TaskConfig, TaskData, load_task
 
 RANDOM, BLOCKS = SplitConfig(kind="random"), SplitConfig(kind="blocks", cell_deg=10)
@@ -144,12 +137,12 @@ def test_margins_are_positive_where_the_model_is_better(scores):
 
 def test_the_table_for_people_has_a_row_per_task_and_split(scores):
     table = score_table(scores)
-    assert list(table.columns) == ["task", "split", "metric", "sincos", "noise"]
+    assert list(table.columns) == ["task", "split", "probe", "metric", "sincos", "noise"]
     assert table["split"].tolist() == ["random", "blocks 10°"] * 2
     value = summarize(scores).iloc[0]
     assert table["sincos"][0] == f"{value.metric_value:.3f} [{value.ci_lower:.2f}, {value.ci_upper:.2f}]"
     lines = markdown_table(scores).splitlines()
-    assert lines[0] == "| task | split | metric | sincos | noise |"
+    assert lines[0] == "| task | split | probe | metric | sincos | noise |"
     assert len(lines) == 6
 
 
@@ -157,25 +150,74 @@ def test_scores_go_through_csv_and_parquet(scores, tmp_path):
     scores.to_parquet(tmp_path / "scores.parquet")
     scores.to_csv(tmp_path / "scores.csv", index=False)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "scores.parquet"), scores)
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "scores.csv"), scores)
+    text = {"fold_name": "", "note": ""}
+    read = pd.read_csv(tmp_path / "scores.csv", dtype=dict.fromkeys(text, str)).fillna(text)
+    pd.testing.assert_frame_equal(read, scores)
+    assert tuple(scores.columns[: len(COORDBENCH_COLUMNS)]) == COORDBENCH_COLUMNS
 
 
-def test_too_few_blocks_name_the_task():
+def test_too_few_blocks_are_noted_and_other_splits_go_on():
     task = task_of("regression")
     near = TaskData(task.config, task.lonlat_deg / 100, task.target, (), {})
-    with pytest.raises(TableError, match="task warmth_regression: found 4 blocks of 10 degrees"):
-        evaluate([near], METHODS, [BLOCKS], [0])
+    scores = evaluate([near], METHODS, [BLOCKS, RANDOM], [0], 20)
+    blocks = scores[scores["split"] == "blocks"]
+    assert blocks["metric_value"].isna().all()
+    assert blocks["note"].str.contains("found 4 blocks of 10 degrees").all()
+    assert scores.loc[scores["split"] == "random", "metric_value"].notna().all()
 
 
-def test_what_cannot_be_scored_is_refused():
+def test_methods_that_cannot_be_scored_say_why_in_their_rows():
+    task = task_of("regression")
+    broken = EncoderFeatures("broken", lambda lonlat_deg: np.full((len(lonlat_deg), 2), np.nan), "none")
+    missing = MissingMethod("csp", "no weights of CSP; give them by path")
+    scores = evaluate([task], [broken, missing, SinCosCoordinates()], [RANDOM], [0], 20).set_index("model_name")
+    assert scores.loc["csp", "note"].tolist() == ["no weights of CSP; give them by path"] * 2
+    assert scores.loc["broken", "note"].str.contains("expected one row of finite numbers per place").all()
+    assert scores.loc[["csp", "broken"], "metric_value"].isna().all()
+    assert scores.loc["sincos", "metric_value"].notna().all()
+    assert "| - |" in markdown_table(scores.reset_index())
+
+
+def test_what_makes_no_sense_is_refused():
     task = task_of("regression")
     with pytest.raises(ValueError, match="each name once"):
         evaluate([task], [SinCosCoordinates(), SinCosCoordinates()], [RANDOM], [0])
     with pytest.raises(ValueError, match="0 seeds"):
         evaluate([task], METHODS, [RANDOM], [])
-    broken = EncoderFeatures("broken", lambda lonlat_deg: np.full((len(lonlat_deg), 2), np.nan), "none")
-    with pytest.raises(ValueError, match="method broken made features"):
-        evaluate([task], [broken], [RANDOM], [0])
+
+
+def test_interpolation_has_a_row_of_its_own_and_a_column_beside_every_probe():
+    task = task_of("regression")
+    probes = [RidgeProbe(), NearestNeighbors()]
+    scores = evaluate([task], [SinCosCoordinates()], [RANDOM], [0], 20, probes=probes, interpolation=InverseDistance())
+    own = scores[scores["model_name"] == "idw"]
+    assert own["method"].tolist() == ["idw", "idw"]
+    table = score_table(scores)
+    assert table["probe"].tolist() == ["ridge", "knn"]
+    assert table["idw"].nunique() == 1
+    assert set(margins(scores, "sincos")["method"]) == {"ridge", "knn"}
+
+
+def test_continents_are_scored_one_by_one(monkeypatch):
+    task = task_of("regression")
+    continent = np.array(["Africa", "Asia", "Europe", "none"])[np.arange(task.num_places) % 4]
+    monkeypatch.setattr("pipelines.evaluation.splits.continent_of", lambda places, polygons: continent)
+    scores = evaluate([task], [SinCosCoordinates()], [SplitConfig(kind="continents")], [0, 1], 20)
+    rows = scores[scores["metric_name"] == "r2"]
+    assert rows["fold_name"].tolist() == ["Africa", "Asia", "Europe"]
+    assert rows["n_test"].sum() == (continent != "none").sum()
+    assert score_table(scores)["split"].tolist() == ["without Africa", "without Asia", "without Europe"]
+
+
+def test_labels_of_several_classes_are_scored():
+    rng = np.random.default_rng(0)
+    places = np.column_stack([rng.uniform(-180, 180, 400), rng.uniform(-60, 60, 400)])
+    labels = np.column_stack([places[:, 1] > 0, places[:, 1] < 20, np.sin(np.deg2rad(places[:, 0])) > 0])
+    config = TaskConfig(name="labels", table="labels.csv", target="labels", kind="multilabel")
+    task = TaskData(config, places, labels, ("north", "south", "east"), {})
+    scores = evaluate([task], [SinCosCoordinates()], [RANDOM], [0], 20, probes=[RidgeProbe(), NearestNeighbors()])
+    assert set(scores["metric_name"]) == {"micro_f1", "macro_f1"}
+    assert (scores["metric_value"] > 0.85).all()
 
 
 @pytest.mark.real_data

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
+
+from pipelines.evaluation.probes.base import Kind, OutOfFold, decide, require_features, responses_of
+from pipelines.evaluation.splits import Folds
 
 ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-4, 6, 21))
 CONSTANT_STD = 1e-7
@@ -17,75 +20,77 @@ MAX_THREADS = 8
 
 
 @dataclass(frozen=True)
-class OutOfFold:
-    """Predictions for every place by a probe that was fitted without it.
+class RidgeProbe:
+    """Ridge whose penalty is chosen within the training folds; see `ridge_out_of_fold`.
 
     Attributes:
-        prediction: Shape (n,): numbers, or class codes.
-        alpha: Shape (num_folds,): the penalty chosen for each test fold.
+        alphas: Penalties to choose from.
+        name: Short name.
     """
 
-    prediction: NDArray[np.float64] | NDArray[np.int64]
-    alpha: NDArray[np.float64]
+    alphas: tuple[float, ...] = ALPHAS
+    name: str = "ridge"
+
+    def out_of_fold(
+        self, features: NDArray[Any], target: NDArray[Any], folds: Folds, kind: Kind, seed: int
+    ) -> OutOfFold:
+        """Predictions of each fold from the others; nothing is drawn."""
+        del seed
+        return ridge_out_of_fold(features, target, folds, kind, self.alphas)
 
 
 def ridge_out_of_fold(
-    features: NDArray[Any],
-    target: NDArray[np.float64] | NDArray[np.int64],
-    fold: NDArray[np.int64],
-    kind: Literal["regression", "classification"],
-    alphas: tuple[float, ...] = ALPHAS,
+    features: NDArray[Any], target: NDArray[Any], folds: Folds, kind: Kind, alphas: tuple[float, ...] = ALPHAS
 ) -> OutOfFold:
     """Ridge predictions of each fold from the others.
 
     Features are standardised by the training folds' mean and deviation; the intercept is not penalised. The penalty of
     a test fold is chosen by cross-validation among its training folds, whose parts are those folds themselves: what
     the split keeps together stays together there too, and the test fold is never looked at. A class is the largest of
-    one ridge per class on 0 and 1. Ties go to the larger penalty.
+    one ridge per class on 0 and 1, a label one of them above one half. Ties go to the larger penalty.
 
     Args:
         features: Finite numbers, shape (n, f).
-        target: Shape (n,): numbers, or class codes from 0.
-        fold: Shape (n,), 0 to num_folds - 1, at least 3 folds and none empty.
-        kind: Whether the target is a number or a class.
+        target: Shape (n,): numbers, or class codes from 0; or (n, classes), bool.
+        folds: Which places are trained on and tested, at least 3 folds and none empty.
+        kind: Of the target.
         alphas: Penalties to choose from, on the sum of squared residuals of standardised features.
 
     Raises:
         ValueError: Shapes that do not fit, features that are not finite, fewer than 3 folds, or an empty fold.
     """
-    num_folds = int(fold.max()) + 1 if fold.size else 0
-    if features.ndim != 2 or not len(features) == len(target) == len(fold):
-        raise ValueError(f"features {features.shape}, target {target.shape} and fold {fold.shape} do not fit together")
-    if num_folds < 3 or np.bincount(fold, minlength=num_folds).min() == 0:
-        raise ValueError(
-            f"the folds hold {np.bincount(fold).tolist()} places; expected at least 3 folds and none empty"
-        )
-    if not np.isfinite(features).all():
-        raise ValueError("the features hold a number that is not finite")
+    require_features(features, target, folds)
     grid = np.sort(np.asarray(alphas, dtype=np.float64))
-    responses = _one_hot(target) if kind == "classification" else np.asarray(target, dtype=np.float64)[:, None]
+    responses = responses_of(target, kind)
     loss = _num_errors if kind == "classification" else _squared_error
+    chosen = np.empty(folds.num_folds)
+    predicted = np.zeros_like(responses)
     # One BLAS thread per fit and fits side by side: BLAS threads that share busy cores wait for each other and take
     # ten times as long.
     with (
         threadpool_limits(limits=1, user_api="blas"),
         ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as pool,
     ):
-        folds = _FoldMoments.of(_conditioned(features), responses, fold, num_folds)
-        pairs = list(combinations(range(num_folds), 2))
-        inner_loss = np.zeros((num_folds, len(grid)))
-        for (first, second), (of_first, of_second) in zip(
-            pairs, pool.map(lambda pair: folds.losses_without(pair[0], pair[1], grid, loss), pairs), strict=True
-        ):
-            inner_loss[second] += of_first
-            inner_loss[first] += of_second
-        chosen = grid[len(grid) - 1 - np.argmin(inner_loss[:, ::-1], axis=1)]
-        parts = pool.map(lambda index: folds.predict(index, float(chosen[index])), range(num_folds))
-        predicted = np.empty_like(responses)
-        for index, part in enumerate(parts):
-            predicted[fold == index] = part
-    prediction = predicted.argmax(axis=1).astype(np.int64) if kind == "classification" else predicted[:, 0]
-    return OutOfFold(prediction, chosen)
+        if folds.excluded:
+            for index in range(folds.num_folds):
+                train, test = folds.train_rows(index), folds.fold == index
+                rows = np.concatenate([train, np.flatnonzero(test)])
+                moments = _FoldMoments.of(_conditioned(features[rows]), responses[rows], folds.fold[rows])
+                chosen[index] = _best(moments.inner_losses(grid, loss, pool, tested=index)[index], grid)
+                predicted[test] = moments.predict(index, float(chosen[index]))
+        else:
+            used = np.flatnonzero(folds.fold >= 0)
+            moments = _FoldMoments.of(_conditioned(features[used]), responses[used], folds.fold[used])
+            losses = moments.inner_losses(grid, loss, pool)
+            chosen = np.array([_best(losses[index], grid) for index in range(folds.num_folds)])
+            parts = pool.map(lambda index: moments.predict(index, float(chosen[index])), range(folds.num_folds))
+            for index, part in enumerate(parts):
+                predicted[folds.fold == index] = part
+    return OutOfFold(decide(predicted, kind), chosen)
+
+
+def _best(losses: NDArray[np.float64], grid: NDArray[np.float64]) -> float:
+    return float(grid[len(grid) - 1 - np.argmin(losses[::-1])])
 
 
 @dataclass(frozen=True)
@@ -132,9 +137,8 @@ class _FoldMoments:
     cross: NDArray[np.float64]
 
     @classmethod
-    def of(
-        cls, x: NDArray[np.float64], y: NDArray[np.float64], fold: NDArray[np.int64], num_folds: int
-    ) -> "_FoldMoments":
+    def of(cls, x: NDArray[np.float64], y: NDArray[np.float64], fold: NDArray[np.int64]) -> "_FoldMoments":
+        num_folds = int(fold.max()) + 1
         parts_x = [x[fold == index] for index in range(num_folds)]
         parts_y = [y[fold == index] for index in range(num_folds)]
         return cls(
@@ -150,6 +154,26 @@ class _FoldMoments:
     def predict(self, tested: int, alpha: float) -> NDArray[np.float64]:
         """Predictions of one fold from all others."""
         return self.fit_without(tested).predict(self.x[tested], alpha)
+
+    def inner_losses(
+        self,
+        alphas: NDArray[np.float64],
+        loss: Callable[[NDArray[np.float64], NDArray[np.float64]], float],
+        pool: ThreadPoolExecutor,
+        tested: int | None = None,
+    ) -> NDArray[np.float64]:
+        """Losses of each penalty where a fold is tested, summed over its training folds, shape (folds, alphas).
+
+        With ``tested`` those of this fold alone are computed.
+        """
+        num_folds = len(self.x)
+        pairs = [pair for pair in combinations(range(num_folds), 2) if tested is None or tested in pair]
+        total = np.zeros((num_folds, len(alphas)))
+        computed = pool.map(lambda pair: self.losses_without(pair[0], pair[1], alphas, loss), pairs)
+        for (first, second), (of_first, of_second) in zip(pairs, computed, strict=True):
+            total[second] += of_first
+            total[first] += of_second
+        return total
 
     def losses_without(
         self,
@@ -187,10 +211,6 @@ def _conditioned(features: NDArray[Any]) -> NDArray[np.float64]:
     std = x.std(axis=0)
     varying = std > 1e-12 * np.abs(features).max(axis=0, initial=0.0)
     return x[:, varying] / std[varying]
-
-
-def _one_hot(codes: NDArray[Any]) -> NDArray[np.float64]:
-    return np.asarray(np.eye(int(codes.max()) + 1)[codes], dtype=np.float64)
 
 
 def _squared_error(predicted: NDArray[np.float64], y: NDArray[np.float64]) -> float:
