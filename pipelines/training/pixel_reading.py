@@ -9,8 +9,10 @@ import multiprocessing
 import multiprocessing.process
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -28,6 +30,8 @@ from pipelines.training.shuffling import epoch_order, windowed_order
 
 _PRELOADED: Final = ("__main__", "torch.utils.data", "numcodecs.blosc", "google_crc32c")
 """What the fork server imports once, so that a worker starts in a fraction of a second and shares its memory."""
+_WORKER_ENDED: Final = "exited unexpectedly"
+"""What PyTorch says in a plain RuntimeError when a worker is gone."""
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108
 
 
@@ -160,18 +164,34 @@ class PatchStream:
             multiprocessing_context=context,
             persistent_workers=parallel,
             worker_init_fn=_start_worker if parallel else None,
+            generator=torch.Generator(),  # else every pass draws from the global one, which a resumed training shares
         )
 
     def __iter__(self) -> Iterator[tuple[Tensor, list[int]]]:
         """Digital numbers, shape (n, 12, size, size), uint16, valid until the next part is asked for; and the places.
 
         Raises:
+            ConfigurationError: A worker was killed.
             StoreError: A damaged shard.
         """
-        for part in self._loader:
-            if isinstance(part, StoreError):
-                raise part
-            yield self._slots[part.slot, : len(part.positions)], part.positions
+        with _told_workers():
+            for part in self._loader:
+                if isinstance(part, StoreError):
+                    raise part
+                yield self._slots[part.slot, : len(part.positions)], part.positions
+
+
+@contextmanager
+def _told_workers() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if _WORKER_ENDED not in str(error):
+            raise
+        raise ConfigurationError(
+            f"a process that reads patches was killed ({error}), perhaps because memory was exhausted; lower "
+            "num_workers, prefetch_parts or part_size, and run again"
+        ) from error
 
 
 def _require_shared_memory(shape: Sequence[int]) -> None:
@@ -185,6 +205,7 @@ def _require_shared_memory(shape: Sequence[int]) -> None:
 
 def _start_worker(worker: int) -> None:
     del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the trainer ends its step first
     numcodecs.blosc.use_threads = False
     trainer = multiprocessing.parent_process()
     if trainer is not None:

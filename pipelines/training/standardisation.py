@@ -1,0 +1,65 @@
+"""Mean and deviation of image features over training places, in one pass over batches."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from pipelines.training.data import Batch
+from satclip_model.image_encoder import ImageProjection
+from satclip_model.satclip import SatCLIP
+
+
+class RunningMoments:
+    """Mean and standard deviation of rows that come in batches, in float64.
+
+    Source: Chan, Golub and LeVeque (1979), Updating formulae and a pairwise algorithm for computing sample variances,
+        equation 2.1.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._mean = self._squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        """Counts rows, shape (n, columns)."""
+        variance, mean = torch.var_mean(rows.double(), dim=0, correction=0)
+        before, added = self._count, len(rows)
+        self._count += added
+        shift = mean - self._mean.to(mean.device)
+        self._mean = self._mean.to(mean.device) + shift * (added / self._count)
+        self._squares = self._squares.to(mean.device) + variance * added + shift**2 * (before * added / self._count)
+
+    @property
+    def mean(self) -> Tensor:
+        """Per column."""
+        return self._mean
+
+    @property
+    def deviation(self) -> Tensor:
+        """Per column, of the population."""
+        return (self._squares / max(self._count, 1)).sqrt()
+
+
+@torch.no_grad()
+def fit_standardisation(towers: SatCLIP, batches: Iterable[Batch]) -> None:
+    """Takes mean and deviation of the features of training places into the image head, where that standardises.
+
+    A frozen backbone sees the images as it always will. One that is trained sees them as in a step of training, batch
+    by batch under the statistics of each batch, and its own statistics stay as they were.
+
+    Args:
+        towers: Changed in place; left in evaluation mode.
+        batches: Features of view 0, or reflectance, and lonlat_deg.
+    """
+    if not isinstance(towers.image_projection, ImageProjection):
+        return
+    backbone = towers.image_backbone
+    kept = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
+    backbone.train(towers.trains_backbone)
+    moments = RunningMoments()
+    for images, _ in batches:
+        moments.add(images if images.ndim == 2 else towers.image_features(images))
+    backbone.load_state_dict(kept, strict=False)
+    towers.eval()
+    towers.image_projection.standardise_by(moments.mean, moments.deviation)
