@@ -93,6 +93,7 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+    module.train()  # Lightning leaves modes as it finds them
     devices = [ranks.local_rank] if accelerator == "gpu" else []
     with limited_threads(config.num_threads), _encoding_dtype(module, config), torch.random.fork_rng(devices=devices):
         torch.manual_seed(ranks.seed(config.seed))

@@ -49,17 +49,18 @@ def fit_standardisation(towers: SatCLIP, batches: Iterable[Batch]) -> None:
     by batch under the statistics of each batch, and its own statistics stay as they were.
 
     Args:
-        towers: Changed in place; left in evaluation mode.
+        towers: Changed in place; the image backbone is left in its own mode.
         batches: Features of view 0, or reflectance, and lonlat_deg.
     """
     if not isinstance(towers.image_projection, ImageProjection):
         return
     backbone = towers.image_backbone
     kept = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
+    mode = backbone.training
     backbone.train(towers.trains_backbone)
     moments = RunningMoments()
     for images, _ in batches:
         moments.add(images if images.ndim == 2 else towers.image_features(images))
     backbone.load_state_dict(kept, strict=False)
-    towers.eval()
+    backbone.train(mode)
     towers.image_projection.standardise_by(moments.mean, moments.deviation)

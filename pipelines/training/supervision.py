@@ -186,5 +186,5 @@ def _trained_weights(model: SatCLIP) -> dict[str, Tensor]:
     return {
         name: tensor.detach().cpu().clone()
         for name, tensor in model.state_dict().items()
-        if not name.startswith("image_backbone.")
+        if model.trains_backbone or not name.startswith("image_backbone.")
     }
