@@ -21,6 +21,7 @@ from pipelines.training import pixel_reading
 from pipelines.training.config import PixelLoaderConfig
 from pipelines.training.pixels import PixelBatches, open_shard_reader, pixel_places
 from tests.pipelines.training.pixel_dataset import publish_small_dataset
+from tests.processes import processes_of_session
 
 CPU = torch.device("cpu")
 SERIAL = PixelLoaderConfig(num_workers=0, part_size=5)
@@ -191,15 +192,3 @@ def test_no_process_and_no_shared_memory_stays_behind(dataset: PatchDataset, man
         time.sleep(0.1)
     assert processes_of_session(process.pid) == []
     assert [each.name for each in Path("/dev/shm").glob(f"*_{process.pid}_*")] == []
-
-
-def processes_of_session(session: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(path.parent.name))
-    return found

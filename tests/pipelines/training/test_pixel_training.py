@@ -3,7 +3,10 @@
 import csv
 import dataclasses
 import multiprocessing
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,9 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from pipelines.errors import ArtefactError, ConfigurationError, DatasetError
 from pipelines.features.config import ViewsConfig
+from pipelines.features.view_bank import build_image_features, open_image_features
 from pipelines.patches.dataset import PatchDataset
+from pipelines.training import run
 from pipelines.training.config import PixelLoaderConfig, TrainingConfig
 from pipelines.training.history import HISTORY_NAME
 from pipelines.training.pixel_datamodule import PixelDataModule
@@ -24,9 +29,12 @@ from pipelines.training.state import STATE_NAME
 from pipelines.training.validation import validate
 from satclip_model.checkpoint.native import read_checkpoint
 from satclip_model.config import ModifiedResNetConfig
-from satclip_model.image_encoder import ModifiedResNet
+from satclip_model.image_encoder import ModifiedResNet, RandomConvolutionalFeatures
 from satclip_model.lightning_module import SatCLIPLightningModule
+from tests.conftest import REPOSITORY
 from tests.pipelines.training.pixel_dataset import publish_small_dataset
+from tests.pipelines.training.synthetic_places import BACKBONE
+from tests.processes import processes_of_session, shared_memory, wait_until
 
 SMALL = TrainingConfig(
     num_degrees=4, embedding_dim=8, location_hidden_dim=16, location_dropout=0.1, image_hidden_dim=8, image_dropout=0.1,
@@ -37,6 +45,30 @@ PARALLEL = PixelLoaderConfig(num_workers=2, part_size=3, prefetch_parts=1)
 SERIAL = PixelLoaderConfig(num_workers=0, part_size=5)
 VIEWS = ViewsConfig(num_views=2)
 TIMES = {"samples_per_s", "elapsed_s", "left_s"}
+
+
+BATCHES_BEFORE_STEP_8 = 4 + 2 * 2 + 8
+"""Four measure the features, two validate each of two epochs, and the eighth of training is at hand."""
+CHILD = """
+import os, signal, sys, time
+from pathlib import Path
+from pipelines.patches.dataset import open_patch_dataset
+from pipelines.training.pixels import PixelBatches
+from tests.pipelines.training.test_pixel_training import PARALLEL, train
+
+batches, assemble = [], PixelBatches._assemble
+def stopped_assemble(self, parts, size, epoch):
+    batches.append(size)
+    if len(batches) == int(sys.argv[4]):
+        if sys.argv[3] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.killpg(0, signal.SIGINT)
+        time.sleep(0.5)
+    return assemble(self, parts, size, epoch)
+PixelBatches._assemble = stopped_assemble
+if __name__ == "__main__":
+    train(open_patch_dataset(Path(sys.argv[1])), Path(sys.argv[2]), loader=PARALLEL)
+"""
 
 
 class CrashError(Exception):
@@ -182,6 +214,73 @@ def test_a_frozen_backbone_stays_as_it_is_and_in_evaluation_mode(
     model, _ = read_checkpoint(train(dataset, tmp_path, trainable=False).checkpoint_path)
     assert set(modes) == {(True, False)}
     torch.testing.assert_close(model.image_backbone.state_dict(), tiny_backbone().state_dict(), rtol=0, atol=0)
+
+
+def test_a_frozen_backbone_trains_as_on_the_bank(dataset: PatchDataset, tmp_path: Path) -> None:
+    backbone = RandomConvolutionalFeatures(BACKBONE)
+    path = tmp_path / "bank.zarr"
+    record = build_image_features(dataset, backbone, path, device="cpu")
+    bank = open_image_features(path, dataset.version, record["fingerprint"])
+    on_bank = run.train(dataset, bank, SMALL, tmp_path / "bank", backbone)
+    from_pixels = train_from_pixels(dataset, backbone, SMALL, tmp_path / "pixels", loader=SERIAL)
+    one, other = (log_without_times(each.history_path.parent) for each in (on_bank, from_pixels))
+    assert len(one) == len(other) == 4
+    for expected, found in zip(one, other, strict=True):
+        for name in ("train_loss", "val_loss", "temperature"):
+            assert float(found[name]) == pytest.approx(float(expected[name]), abs=1e-3)
+    models = [read_checkpoint(each.checkpoint_path)[0] for each in (on_bank, from_pixels)]
+    torch.testing.assert_close(*(model.image_backbone.state_dict() for model in models), rtol=0, atol=0)
+    torch.testing.assert_close(*(model.image_projection.feature_mean for model in models), rtol=1e-3, atol=1e-4)
+    for name, value in on_bank.metrics.items():
+        assert from_pixels.metrics[name] == pytest.approx(value, rel=0.02, abs=1e-3), name
+
+
+@pytest.fixture(scope="module")
+def ended(dataset: PatchDataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int, str]]:
+    """Folder, exit code and errors of processes that were stopped inside a step, and whose sessions have ended."""
+    started = {}
+    for name in ("killed", "interrupted"):
+        folder = tmp_path_factory.mktemp(name)
+        command = [
+            sys.executable,
+            "-c",
+            CHILD,
+            str(dataset.path.parents[1]),
+            str(folder),
+            name,
+            str(BATCHES_BEFORE_STEP_8),
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        started[name] = (
+            folder,
+            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True),
+        )
+    ended = {}
+    for name, (folder, process) in started.items():
+        errors = process.communicate(timeout=200)[1]
+        wait_until(lambda session=process.pid: not processes_of_session(session), 30, "end of the workers")
+        assert not shared_memory({process.pid})
+        ended[name] = folder, process.returncode, errors
+    return ended
+
+
+@pytest.mark.slow
+def test_a_killed_training_leaves_no_process_and_goes_on_to_the_bit(
+    dataset: PatchDataset, undisturbed: TrainingResult, ended: dict[str, tuple[Path, int, str]]
+) -> None:
+    folder, code, errors = ended["killed"]
+    assert code == -signal.SIGKILL, errors
+    assert read_checkpoint(folder / STATE_NAME)[1]["step"] == 6
+    train(dataset, folder)
+    require_same(folder, undisturbed)
+
+
+@pytest.mark.slow
+def test_an_interruption_of_all_processes_ends_after_the_step(ended: dict[str, tuple[Path, int, str]]) -> None:
+    """As Ctrl-C in a terminal."""
+    folder, _, errors = ended["interrupted"]
+    assert read_checkpoint(folder / STATE_NAME)[1]["step"] == 8
+    assert "KeyboardInterrupt" in errors.splitlines()[-1]
 
 
 @pytest.fixture
