@@ -3,7 +3,8 @@
 from typing import Any, Final
 
 from pipelines.features.config import ImageBackboneSettings, ViewsConfig
-from pipelines.features.view_bank import ImageFeatures, PatchSource, dataset_content
+from pipelines.features.patch_source import PatchSource
+from pipelines.features.view_bank import ImageFeatures, dataset_content
 from pipelines.provenance import content_hash, git_commit, package_versions
 from pipelines.training.config import PixelLoaderConfig, TrainingConfig
 from pipelines.training.data import TrainingData

@@ -9,7 +9,8 @@ from torch import nn
 
 from pipelines.errors import DatasetError
 from pipelines.features.config import ImageBackboneSettings, ViewsConfig
-from pipelines.features.view_bank import ImageFeatures, PatchSource
+from pipelines.features.patch_source import PatchSource
+from pipelines.features.view_bank import ImageFeatures
 from pipelines.patches.dataset import PatchDataset
 from pipelines.training.config import PixelLoaderConfig, TrainingConfig
 from pipelines.training.data import TrainingData

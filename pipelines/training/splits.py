@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pipelines.errors import ArtefactError, DatasetError
 from pipelines.evaluation.splits import block_cells
-from pipelines.features.view_bank import ImageFeatures, PatchSource, dataset_content
+from pipelines.features.patch_source import PatchSource
+from pipelines.features.view_bank import ImageFeatures, dataset_content
 from pipelines.patches.dataset import PatchDataset
 from pipelines.provenance import content_hash
 from pipelines.training.config import TrainingConfig
