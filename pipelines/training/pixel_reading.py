@@ -10,10 +10,12 @@ import multiprocessing.process
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, NamedTuple, Protocol
 
 import numcodecs.blosc
@@ -28,7 +30,7 @@ from pipelines.training.config import PixelLoaderConfig
 from pipelines.training.ranks import ALONE, Ranks
 from pipelines.training.shuffling import epoch_order, windowed_order
 
-_PRELOADED: Final = ("__main__", "torch.utils.data", "numcodecs.blosc", "google_crc32c")
+_PRELOADED: Final = ("pipelines.training.pixel_reading", "pipelines.patches.shard_reader")
 """What the fork server imports once, so that a worker starts in a fraction of a second and shares its memory."""
 _WORKER_ENDED: Final = "exited unexpectedly"
 """What PyTorch says in a plain RuntimeError when a worker is gone."""
@@ -152,6 +154,7 @@ class PatchStream:
         if context is not None:
             context.set_forkserver_preload(list(_PRELOADED))
             _require_shared_memory(shape)
+        self._reader = reader
         self._slots = torch.empty(shape, dtype=torch.uint16)
         if parallel:
             self._slots.share_memory_()  # type: ignore[no-untyped-call]
@@ -174,11 +177,24 @@ class PatchStream:
             ConfigurationError: A worker was killed.
             StoreError: A damaged shard.
         """
+        with _told_workers(), self._without_main():
+            parts = iter(self._loader)
         with _told_workers():
-            for part in self._loader:
+            for part in parts:
                 if isinstance(part, StoreError):
                     raise part
                 yield self._slots[part.slot, : len(part.positions)], part.positions
+
+    @contextmanager
+    def _without_main(self) -> Iterator[None]:
+        """A block in which workers that start do not run the main module, which may import much or lack a guard."""
+        main = sys.modules["__main__"]
+        if type(self._reader).__module__ != "__main__":
+            sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 @contextmanager

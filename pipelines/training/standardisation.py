@@ -46,7 +46,7 @@ def fit_standardisation(towers: SatCLIP, batches: Iterable[Batch]) -> None:
     """Takes mean and deviation of the features of training places into the image head, where that standardises.
 
     A frozen backbone sees the images as it always will. One that is trained sees them as in a step of training, batch
-    by batch under the statistics of each batch, and its own statistics stay as they were.
+    by batch under the statistics of each batch, without a last, smaller one; its own statistics stay as they were.
 
     Args:
         towers: Changed in place; the image backbone is left in its own mode.
@@ -59,7 +59,11 @@ def fit_standardisation(towers: SatCLIP, batches: Iterable[Batch]) -> None:
     mode = backbone.training
     backbone.train(towers.trains_backbone)
     moments = RunningMoments()
+    size = 0
     for images, _ in batches:
+        size = size or len(images)
+        if towers.trains_backbone and len(images) < size:
+            break
         moments.add(images if images.ndim == 2 else towers.image_features(images))
     backbone.load_state_dict(kept, strict=False)
     backbone.train(mode)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -146,6 +147,18 @@ def test_each_epoch_has_its_own_view_of_a_place(dataset: PatchDataset) -> None:
         expected = augment(plain[rows], place_ids[rows], epoch + 1, views)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
         assert not torch.allclose(found, plain[rows], atol=1e-2)
+
+
+def test_workers_do_not_run_the_main_module(
+    dataset: PatchDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = ModuleType("__main__")
+    main.__file__ = str(tmp_path / "main.py")
+    (tmp_path / "main.py").write_text(f"from pathlib import Path\nPath({str(tmp_path)!r}, 'ran').touch()\n")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    next(iter(open_batches(dataset, PARALLEL)))
+    assert sys.modules["__main__"] is main
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_damaged_shard_is_named_in_the_training_process(tmp_path: Path) -> None:
