@@ -83,7 +83,8 @@ def _copy(
     features[rows] = values
     present[chosen] = wanted[rows][chosen]
     digests[rows] = present
-    return rows.start + chosen
+    in_bank: NDArray[np.int64] = chosen + rows.start
+    return in_bank
 
 
 def _chunks(num_rows: int, size: int) -> Iterator[slice]:

@@ -74,8 +74,8 @@ def train(
     training, validation = split_places(dataset, image_features, config)
     _require_places_to_watch(dataset.version, len(validation), config)
     towers = build_towers(image_features, config, training, backbone)
-    on_device = (each.to(device) for each in (training, validation))
-    data = PlaceDataModule(*on_device, config.batch_size, config.seed, config.epochs, ranks=ranks)
+    training, validation = training.to(device), validation.to(device)
+    data = PlaceDataModule(training, validation, config.batch_size, config.seed, config.epochs, ranks=ranks)
     record = describe_run(dataset.version, describe_bank(image_features), config, data, ranks)
     return _train(towers, data, record, config, output_dir, ranks)
 
