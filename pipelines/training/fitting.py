@@ -151,6 +151,8 @@ def _fit_quietly(trainer: lightning.Trainer, module: SatCLIPLightningModule, dat
         warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated", category=FutureWarning)
         # A frozen backbone stays in evaluation mode.
         warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode")
+        # PyTorch 2.15 deprecates an argument whose successor PyTorch 2.9 has not.
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
         # The supervisor validates.
         warnings.filterwarnings("ignore", message="You defined a `validation_step` but have no `val_dataloader`")
         trainer.fit(module, train_dataloaders=data.train_dataloader())
