@@ -5,6 +5,8 @@ are decompressed to where the training process reads them; only numbers travel b
 no name in the file system, so that nothing of it stays behind however a process ends.
 """
 
+import itertools
+import logging
 import multiprocessing
 import multiprocessing.process
 import os
@@ -29,6 +31,8 @@ from pipelines.errors import ConfigurationError, StoreError
 from pipelines.training.config import PixelLoaderConfig
 from pipelines.training.ranks import ALONE, Ranks
 from pipelines.training.shuffling import epoch_order, windowed_order
+
+logger = logging.getLogger(__name__)
 
 _PRELOADED: Final = ("pipelines.training.pixel_reading", "pipelines.patches.shard_reader")
 """What the fork server imports once, so that a worker starts in a fraction of a second and shares its memory."""
@@ -149,41 +153,60 @@ class PatchStream:
     ) -> None:
         # A part is dispatched when the one before the parts in flight is taken, so one slot more than those suffices.
         shape = (sampler.num_slots, min(config.part_size, sampler.batch_size), *reader.patch_shape)
-        parallel = config.num_workers > 0
-        context = multiprocessing.get_context("forkserver") if parallel else None
-        if context is not None:
-            context.set_forkserver_preload(list(_PRELOADED))
+        if config.num_workers:
             _require_shared_memory(shape)
-        self._reader = reader
+        self._reader, self._config, self._rest = reader, config, _Rest(sampler)
         self._slots = torch.empty(shape, dtype=torch.uint16)
-        if parallel:
+        if config.num_workers:
             self._slots.share_memory_()  # type: ignore[no-untyped-call]
-        self._loader: DataLoader[Any] = DataLoader(
-            PatchParts(reader, rows, self._slots),
-            batch_size=None,
-            sampler=sampler,
-            num_workers=config.num_workers,
-            prefetch_factor=config.prefetch_parts if parallel else None,
-            multiprocessing_context=context,
-            persistent_workers=parallel,
-            worker_init_fn=_start_worker if parallel else None,
-            generator=torch.Generator(),  # else every pass draws from the global one, which a resumed training shares
-        )
+        self._parts = PatchParts(reader, rows, self._slots)
+        self._loader = self._open_loader()
 
     def __iter__(self) -> Iterator[tuple[Tensor, list[int]]]:
         """Digital numbers, shape (n, 12, size, size), uint16, valid until the next part is asked for; and the places.
 
+        Workers that were killed are replaced, once for the same part.
+
         Raises:
-            ConfigurationError: A worker was killed.
+            ConfigurationError: Workers were killed again and again.
             StoreError: A damaged shard.
         """
-        with _told_workers(), self._without_main():
-            parts = iter(self._loader)
-        with _told_workers():
-            for part in parts:
-                if isinstance(part, StoreError):
-                    raise part
-                yield self._slots[part.slot, : len(part.positions)], part.positions
+        num_taken, replaced_at = 0, -1
+        while True:
+            try:
+                for part in self._begin_at(num_taken):
+                    if isinstance(part, StoreError):
+                        raise part
+                    num_taken += 1
+                    yield self._slots[part.slot, : len(part.positions)], part.positions
+            except RuntimeError as error:
+                _require_progress(error, num_taken > replaced_at)
+            else:
+                return
+            replaced_at = num_taken
+            self._loader = self._open_loader()
+
+    def _open_loader(self) -> DataLoader[Any]:
+        config, is_parallel = self._config, self._config.num_workers > 0
+        context = multiprocessing.get_context("forkserver") if is_parallel else None
+        if context is not None:
+            context.set_forkserver_preload(list(_PRELOADED))
+        return DataLoader(
+            self._parts,
+            batch_size=None,
+            sampler=self._rest,
+            num_workers=config.num_workers,
+            prefetch_factor=config.prefetch_parts if is_parallel else None,
+            multiprocessing_context=context,
+            persistent_workers=is_parallel,
+            worker_init_fn=_start_worker if is_parallel else None,
+            generator=torch.Generator(),  # else every pass draws from the global one, which a resumed training shares
+        )
+
+    def _begin_at(self, part: int) -> Iterator[Part | StoreError]:
+        self._rest.first_part = part
+        with self._without_main():
+            return iter(self._loader)
 
     @contextmanager
     def _without_main(self) -> Iterator[None]:
@@ -197,17 +220,26 @@ class PatchStream:
             sys.modules["__main__"] = main
 
 
-@contextmanager
-def _told_workers() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        if _WORKER_ENDED not in str(error):
-            raise
+class _Rest(Sampler[Part]):
+    """The parts of a sampler from one on."""
+
+    def __init__(self, sampler: PartSampler) -> None:
+        self._sampler, self.first_part = sampler, 0
+
+    def __iter__(self) -> Iterator[Part]:
+        return itertools.islice(self._sampler, self.first_part, None)
+
+
+def _require_progress(error: RuntimeError, is_progress: bool) -> None:
+    """Tells that workers were killed; raises where nothing was read since, and errors that say something else."""
+    if _WORKER_ENDED not in str(error):
+        raise error
+    if not is_progress:
         raise ConfigurationError(
-            f"a process that reads patches was killed ({error}), perhaps because memory was exhausted; lower "
-            "num_workers, prefetch_parts or part_size, and run again"
+            f"processes that read patches are killed again and again ({error}), perhaps because memory is exhausted; "
+            "lower num_workers, prefetch_parts or part_size, and run again"
         ) from error
+    logger.warning("a process that reads patches was killed (%s); others take over", str(error))
 
 
 def _require_shared_memory(shape: Sequence[int]) -> None:

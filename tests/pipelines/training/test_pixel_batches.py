@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from pipelines.errors import ConfigurationError, StoreError
 from pipelines.features.config import ViewsConfig
@@ -20,6 +21,7 @@ from pipelines.features.views import augment
 from pipelines.patches.dataset import PatchDataset
 from pipelines.training import pixel_reading
 from pipelines.training.config import PixelLoaderConfig
+from pipelines.training.pixel_reading import PatchReader
 from pipelines.training.pixels import PixelBatches, open_shard_reader, pixel_places
 from tests.pipelines.training.pixel_dataset import publish_small_dataset
 from tests.processes import processes_of_session
@@ -159,6 +161,26 @@ def test_workers_do_not_run_the_main_module(
     next(iter(open_batches(dataset, PARALLEL)))
     assert sys.modules["__main__"] is main
     assert not (tmp_path / "ran").exists()
+
+
+class FatalReader:
+    """Kills the process that reads row 12."""
+
+    def __init__(self, reader: PatchReader) -> None:
+        self.patch_shape, self._reader = reader.patch_shape, reader
+
+    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        if 12 in rows:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._reader.read(rows, out)
+
+
+def test_workers_that_are_killed_again_are_told(dataset: PatchDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))
+    reader = FatalReader(open_shard_reader(dataset))
+    batches = PixelBatches(pixel_places(dataset), reader, 8, PARALLEL, CPU)
+    with pytest.raises(ConfigurationError, match=r"patches are killed again and again .* lower num_workers"):
+        read_epoch(batches)
 
 
 def test_a_damaged_shard_is_named_in_the_training_process(tmp_path: Path) -> None:
