@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipelines.training.data import Batch
 from satclip_model.image_encoder import ImageProjection
@@ -45,8 +46,9 @@ class RunningMoments:
 def fit_standardisation(towers: SatCLIP, batches: Iterable[Batch]) -> None:
     """Takes mean and deviation of the features of training places into the image head, where that standardises.
 
-    A frozen backbone sees the images as it always will. One that is trained sees them as in a step of training, batch
-    by batch under the statistics of each batch, without a last, smaller one; its own statistics stay as they were.
+    A backbone whose batch normalisation is trained sees the images as in a step of training, batch by batch under the
+    statistics of each batch, without a last, smaller one; its own statistics stay as they were. Any other backbone sees
+    all images, each by itself.
 
     Args:
         towers: Changed in place; the image backbone is left in its own mode.
@@ -56,15 +58,19 @@ def fit_standardisation(towers: SatCLIP, batches: Iterable[Batch]) -> None:
         return
     backbone = towers.image_backbone
     kept = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
-    mode = backbone.training
-    backbone.train(towers.trains_backbone)
+    mode, is_batch_normalised = backbone.training, towers.trains_backbone and _has_batch_norm(backbone)
+    backbone.train(is_batch_normalised)
     moments = RunningMoments()
     size = 0
     for images, _ in batches:
         size = size or len(images)
-        if towers.trains_backbone and len(images) < size:
+        if is_batch_normalised and len(images) < size:
             break
         moments.add(images if images.ndim == 2 else towers.image_features(images))
     backbone.load_state_dict(kept, strict=False)
     backbone.train(mode)
     towers.image_projection.standardise_by(moments.mean, moments.deviation)
+
+
+def _has_batch_norm(backbone: nn.Module) -> bool:
+    return any(isinstance(each, _BatchNorm) for each in backbone.modules())

@@ -16,6 +16,8 @@ from pipelines.patches.dataset import open_patch_dataset
 from pipelines.training import run
 from pipelines.training.config import TrainingConfig
 from pipelines.training.run import train, train_from_pixels
+from satclip_model.config import VisionTransformerConfig
+from satclip_model.image_encoder import ModifiedResNet, VisionTransformer
 from satclip_model.lightning_module import SatCLIPLightningModule
 from tests.pipelines.training.synthetic_places import SMALL as FEATURES
 from tests.pipelines.training.synthetic_places import synthetic
@@ -23,6 +25,14 @@ from tests.pipelines.training.test_pixel_training import PARALLEL, SMALL, tiny_b
 
 EXACT = FEATURES.model_copy(update={"image_dropout": 0.0, "feature_dropout": 0.0, "coordinate_jitter_m": 0.0})
 PIXELS = SMALL.model_copy(update={"location_dropout": 0.0, "image_dropout": 0.0, "coordinate_jitter_m": 0.0})
+
+
+def pixel_backbones() -> dict[str, ModifiedResNet | VisionTransformer]:
+    """A frozen backbone, one with batch normalisation that is trained, and one without that is trained."""
+    config = VisionTransformerConfig(image_size=32, patch_size=16, width=64, num_layers=1, output_dim=8)
+    torch.manual_seed(5)
+    transformer = VisionTransformer(config)
+    return {"frozen": tiny_backbone(trainable=False), "batch_norm": tiny_backbone(), "transformer": transformer}
 
 
 def train_once(config: TrainingConfig, folder: Path) -> None:
@@ -47,7 +57,7 @@ def train_and_be_killed(config: TrainingConfig, folder: Path) -> None:
 
 
 def go_on_and_train_more(config: TrainingConfig, folder: Path) -> None:
-    """Goes on with the training that was killed; trains on features without noise, and two backbones from pixels."""
+    """Goes on with the training that was killed; trains on features without noise, and backbones from pixels."""
     train_once(EXACT, folder / "exact")
     train(*synthetic(150, num_views=2), config, folder / "run")
     dataset = open_patch_dataset(folder)
@@ -59,8 +69,7 @@ def go_on_and_train_more(config: TrainingConfig, folder: Path) -> None:
         trained[name] = module.model.image_backbone.state_dict()
 
     run.fit = fit
-    for name in ("frozen", "trainable"):
-        backbone = tiny_backbone(trainable=name == "trainable")
+    for name, backbone in pixel_backbones().items():
         train_from_pixels(dataset, backbone, PIXELS, folder / name, loader=PARALLEL)
     torch.save(trained, folder / f"rank{os.environ['RANK']}.pt")
 

@@ -15,15 +15,14 @@ import torch
 from pipelines.errors import ArtefactError
 from pipelines.patches.dataset import open_patch_dataset
 from pipelines.training.config import TrainingConfig
-from pipelines.training.history import HISTORY_NAME
 from pipelines.training.run import train, train_from_pixels
 from pipelines.training.state import STATE_NAME
 from satclip_model.checkpoint.native import read_checkpoint
 from tests.conftest import REPOSITORY
 from tests.pipelines.training.pixel_dataset import publish_small_dataset
-from tests.pipelines.training.rank_training import EXACT, PIXELS
+from tests.pipelines.training.rank_training import EXACT, PIXELS, pixel_backbones
 from tests.pipelines.training.synthetic_places import SMALL, synthetic
-from tests.pipelines.training.test_pixel_training import PARALLEL, SERIAL, log_without_times, tiny_backbone
+from tests.pipelines.training.test_pixel_training import SERIAL, log_without_times, tiny_backbone
 from tests.processes import descendants, is_alive, shared_memory
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
@@ -80,7 +79,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     resumed = start_ranks(SETTINGS, folder, "go_on_and_train_more")
     output = finish(resumed)
     assert resumed.returncode == 0, output
-    assert output.count("training on ") == 4
+    assert output.count("training on ") == 5
     assert "leaked" not in output
     assert not shared_memory(processes)
     return folder
@@ -119,10 +118,11 @@ def test_ranks_that_were_killed_go_on_to_the_bit(two_ranks: Path) -> None:
     assert not (run / STATE_NAME).exists()
 
 
-def test_two_ranks_train_from_pixels_as_one_process_does(two_ranks: Path, tmp_path: Path) -> None:
-    alone = train_from_pixels(open_patch_dataset(two_ranks), tiny_backbone(False), PIXELS, tmp_path, loader=SERIAL)
-    assert PARALLEL.num_workers == 2
-    ours, theirs = log_without_times(alone.history_path.parent), log_without_times(two_ranks / "frozen")
+@pytest.mark.parametrize("name", ["frozen", "transformer"])
+def test_two_ranks_train_from_pixels_as_one_process_does(name: str, two_ranks: Path, tmp_path: Path) -> None:
+    backbone = pixel_backbones()[name]
+    train_from_pixels(open_patch_dataset(two_ranks), backbone, PIXELS, tmp_path, loader=SERIAL)
+    ours, theirs = log_without_times(tmp_path), log_without_times(two_ranks / name)
     assert len(ours) == len(theirs) == 4
     for one, other in zip(ours, theirs, strict=True):
         for name in ("train_loss", "val_loss", "temperature"):
@@ -130,17 +130,16 @@ def test_two_ranks_train_from_pixels_as_one_process_does(two_ranks: Path, tmp_pa
 
 
 def test_trainable_batch_norm_has_the_statistics_of_a_share_and_the_first_ranks_are_kept(two_ranks: Path) -> None:
-    first, second = (torch.load(two_ranks / f"rank{rank}.pt", weights_only=True)["trainable"] for rank in (0, 1))
+    first, second = (torch.load(two_ranks / f"rank{rank}.pt", weights_only=True)["batch_norm"] for rank in (0, 1))
     statistics = {name for name in first if name.endswith(("running_mean", "running_var"))}
     assert len(statistics) > 20
     initial = tiny_backbone().state_dict()
     for name, weights in first.items():
         assert torch.equal(weights, second[name]) == (name not in statistics), name
     assert not torch.equal(first["conv1.weight"], initial["conv1.weight"])
-    model, record = read_checkpoint(two_ranks / "trainable" / "satclip.ckpt")
+    model, record = read_checkpoint(two_ranks / "batch_norm" / "satclip.ckpt")
     torch.testing.assert_close(model.image_backbone.state_dict(), first, rtol=0, atol=0)
     assert (record["num_ranks"], record["image_features"]["source"]) == (2, "pixels")
-    assert (two_ranks / "trainable" / HISTORY_NAME).is_file()
 
 
 def test_ranks_end_when_the_process_that_started_them_is_killed(tmp_path: Path) -> None:
