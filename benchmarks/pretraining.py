@@ -45,8 +45,9 @@ from pipelines.patches.dataset import PatchDataset, open_patch_dataset
 from pipelines.training.config import PixelLoaderConfig, TrainingConfig
 from pipelines.training.datamodule import PlaceDataModule, PlaceTensors, TrainingBatches
 from pipelines.training.fitting import fit
+from pipelines.training.part_sampling import PartSampler
 from pipelines.training.pixel_datamodule import PixelDataModule
-from pipelines.training.pixel_reading import PartSampler, PatchStream
+from pipelines.training.pixel_reading import PatchStream
 from pipelines.training.pixels import open_shard_reader, pixel_places
 from pipelines.training.ranks import ALONE
 from pipelines.training.splits import split_pixel_places, split_places

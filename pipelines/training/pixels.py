@@ -13,7 +13,8 @@ from pipelines.features.views import augment, reflectance_tensor
 from pipelines.patches.dataset import PatchDataset
 from pipelines.patches.shard_reader import ShardReader
 from pipelines.training.config import PixelLoaderConfig
-from pipelines.training.pixel_reading import PartSampler, PatchReader, PatchStream
+from pipelines.training.part_sampling import PartSampler
+from pipelines.training.pixel_reading import PatchReader, PatchStream
 from pipelines.training.ranks import ALONE, Ranks
 
 

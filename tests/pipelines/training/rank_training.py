@@ -19,9 +19,9 @@ from pipelines.training.run import train, train_from_pixels
 from satclip_model.config import VisionTransformerConfig
 from satclip_model.image_encoder import ModifiedResNet, VisionTransformer
 from satclip_model.lightning_module import SatCLIPLightningModule
+from tests.pipelines.training.pixel_trainings import PARALLEL, SMALL, tiny_backbone
 from tests.pipelines.training.synthetic_places import SMALL as FEATURES
 from tests.pipelines.training.synthetic_places import synthetic
-from tests.pipelines.training.test_pixel_training import PARALLEL, SMALL, tiny_backbone
 
 EXACT = FEATURES.model_copy(update={"image_dropout": 0.0, "feature_dropout": 0.0, "coordinate_jitter_m": 0.0})
 PIXELS = SMALL.model_copy(update={"location_dropout": 0.0, "image_dropout": 0.0, "coordinate_jitter_m": 0.0})

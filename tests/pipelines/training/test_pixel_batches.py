@@ -21,8 +21,8 @@ from pipelines.features.views import augment
 from pipelines.patches.dataset import PatchDataset
 from pipelines.training import pixel_reading
 from pipelines.training.config import PixelLoaderConfig
-from pipelines.training.pixel_reading import PatchReader
 from pipelines.training.pixels import PixelBatches, open_shard_reader, pixel_places
+from tests.pipelines.training.fatal_reader import FatalReader
 from tests.pipelines.training.pixel_dataset import publish_small_dataset
 from tests.processes import processes_of_session
 
@@ -161,18 +161,6 @@ def test_workers_do_not_run_the_main_module(
     next(iter(open_batches(dataset, PARALLEL)))
     assert sys.modules["__main__"] is main
     assert not (tmp_path / "ran").exists()
-
-
-class FatalReader:
-    """Kills the process that reads row 12."""
-
-    def __init__(self, reader: PatchReader) -> None:
-        self.patch_shape, self._reader = reader.patch_shape, reader
-
-    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
-        if 12 in rows:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._reader.read(rows, out)
 
 
 def test_workers_that_are_killed_again_are_told(dataset: PatchDataset, monkeypatch: pytest.MonkeyPatch) -> None:

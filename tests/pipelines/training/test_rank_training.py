@@ -20,9 +20,9 @@ from pipelines.training.state import STATE_NAME
 from satclip_model.checkpoint.native import read_checkpoint
 from tests.conftest import REPOSITORY
 from tests.pipelines.training.pixel_dataset import publish_small_dataset
+from tests.pipelines.training.pixel_trainings import SERIAL, log_without_times, tiny_backbone
 from tests.pipelines.training.rank_training import EXACT, PIXELS, pixel_backbones
 from tests.pipelines.training.synthetic_places import SMALL, synthetic
-from tests.pipelines.training.test_pixel_training import SERIAL, log_without_times, tiny_backbone
 from tests.processes import descendants, is_alive, shared_memory
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]

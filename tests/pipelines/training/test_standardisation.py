@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pipelines.training.standardisation import RunningMoments, fit_standardisation
 from pipelines.training.towers import build_towers_over
 from satclip_model.satclip import SatCLIP
-from tests.pipelines.training.test_pixel_training import SMALL, tiny_backbone
+from tests.pipelines.training.pixel_trainings import SMALL, tiny_backbone
 
 
 @given(sizes=st.lists(st.integers(1, 7), min_size=1, max_size=6), offset=st.sampled_from([0.0, 1e4, -3e-3]))
