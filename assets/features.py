@@ -65,6 +65,7 @@ def image_features(config: ImageFeaturesConfig, workspace: WorkspaceResource) ->
             "num_views": views.num_views,
             "feature_dim": backbone.feature_dim,
             "computed_shards": int(record["num_computed_shards"]),
+            "copied_patches": int(record["num_copied_patches"]),
             "computed_patches": int(record["num_computed_patches"]),
         },
         data_version=dg.DataVersion(content_hash([dataset.record.content_sha256, fingerprint])),

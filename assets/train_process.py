@@ -19,7 +19,7 @@ from dagster_pipes import PipesContext, PipesDefaultContextLoader, PipesEnvVarPa
 
 from pipelines.errors import ConfigurationError, SatclipError
 from pipelines.parent_watch import end_with_parent
-from pipelines.training.config import TrainingConfig
+from pipelines.training.named_configs import TrainingPlan
 from pipelines.training.ranks import current_ranks
 from pipelines.workspace import workspace_root
 
@@ -73,9 +73,9 @@ def _train(extras: Mapping[str, Any]) -> tuple[str, float, str]:
     """Name of the run, seconds of its training, and hash of its checkpoint."""
     from pipelines.training.stage import train_in_workspace
 
-    config = TrainingConfig.model_validate(extras["config"])
+    plan = TrainingPlan.model_validate(extras["plan"])
     root = workspace_root(extras["root"])
-    run, result = train_in_workspace(root, config, extras["dataset_version"], extras["features"])
+    run, result = train_in_workspace(root, plan.training, extras["dataset_version"], extras["features"], plan.pixels)
     return run.name, result.seconds, str(run.record["checkpoint_sha256"])
 
 

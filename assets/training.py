@@ -5,22 +5,44 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import dagster as dg
 from pydantic import Field, model_validator
 
-from assets.features import GROUP, image_features
+from assets.features import GROUP, BankViewsConfig, image_features
 from assets.presets import preset_defaults
 from assets.resources import WorkspaceResource
-from pipelines.training.config import TrainingConfig
+from pipelines.features.config import ImageBackboneSettings, ViewsConfig
+from pipelines.training.config import PixelLoaderConfig
+from pipelines.training.named_configs import TrainingPlan
 
 if TYPE_CHECKING:
     from pipelines.training.checkpoints import TrainedModel
 
 
+class PixelBackboneConfig(ImageBackboneSettings, dg.Config):
+    """The image backbone of a training from pixels, and where its weights come from."""
+
+
+class LoaderConfig(PixelLoaderConfig, dg.Config):
+    """How patches come from the store when training reads pixels."""
+
+
 @preset_defaults("satclip_checkpoint")
-class SatclipCheckpointConfig(TrainingConfig, dg.Config):
-    """How the two towers are trained."""
+class SatclipCheckpointConfig(TrainingPlan, dg.Config):
+    """How the two towers are trained, and on what."""
+
+    backbone: PixelBackboneConfig = Field(
+        default=PixelBackboneConfig(), description="The image backbone, from pixels only; a bank names its own."
+    )
+    views: BankViewsConfig = Field(
+        default=BankViewsConfig(),
+        description="Augmentations, from pixels only: with num_views above 1 every epoch has its own view of a patch.",
+    )
+    loader: LoaderConfig = Field(
+        default=LoaderConfig(), description="How patches come from the store; from pixels only."
+    )
 
     dataset_version: str = Field(default="latest", description="Which dataset.")
     features: str = Field(
-        default="latest", description="Fingerprint of the image features, or latest for those of this dataset."
+        default="latest",
+        description="Fingerprint of the image features, or latest for those of this dataset; not read from pixels.",
     )
     run_in: Literal["step", "subprocess"] = Field(
         default="step", description="Where PyTorch runs: in the step's own process, or in processes that it starts."
@@ -38,10 +60,24 @@ class SatclipCheckpointConfig(TrainingConfig, dg.Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_bank_has_its_own_backbone(self) -> Self:
+        chosen = [
+            name
+            for name, default in (("backbone", ImageBackboneSettings()), ("views", ViewsConfig()))
+            if getattr(self, name).model_dump() != default.model_dump()
+        ]
+        if self.source == "bank" and chosen:
+            raise ValueError(
+                f"{' and '.join(chosen)} of satclip_checkpoint set, but source is 'bank', which has its own; set them "
+                "at image_features, or source to 'pixels'"
+            )
+        return self
+
     @property
-    def settings(self) -> TrainingConfig:
+    def plan(self) -> TrainingPlan:
         """The settings of the training, without those of where it runs."""
-        return TrainingConfig(**self.model_dump(include=set(TrainingConfig.model_fields)))
+        return TrainingPlan.model_validate(self.model_dump(include=set(TrainingPlan.model_fields)))
 
 
 @dg.asset(group_name=GROUP, kinds={"pytorch", "lightning"}, deps=[image_features], pool="gpu")
@@ -51,12 +87,17 @@ def satclip_checkpoint(
     workspace: WorkspaceResource,
     pipes: dg.PipesSubprocessClient,
 ) -> dg.MaterializeResult:
-    """Location and image towers trained on a dataset that passed its checks, split by place."""
+    """Location and image towers trained on a dataset that passed its checks, split by place.
+
+    On the image features of the dataset, or from its pixels, for which no image features need be there.
+    """
     if config.run_in == "subprocess":
         return _train_in_subprocess(context, config, workspace, pipes)
     from pipelines.training.stage import train_in_workspace
 
-    run, result = train_in_workspace(workspace.path, config.settings, config.dataset_version, config.features)
+    run, result = train_in_workspace(
+        workspace.path, config.plan.training, config.dataset_version, config.features, config.plan.pixels
+    )
     return dg.MaterializeResult(
         metadata=_describe(run, result.seconds), data_version=dg.DataVersion(run.record["checkpoint_sha256"])
     )
@@ -73,7 +114,7 @@ def _train_in_subprocess(
 
     extras = {
         "root": str(workspace.path),
-        "config": config.settings.model_dump(mode="json"),
+        "plan": config.plan.model_dump(mode="json"),
         "dataset_version": config.dataset_version,
         "features": config.features,
     }
@@ -93,6 +134,8 @@ def _describe(run: "TrainedModel", seconds: float) -> dict[str, Any]:
         "training_places": split["num_training_places"],
         "validation_places": split["num_validation_places"],
         **plain_metrics({**record["metrics"], "epoch": record["epoch"], "seconds": seconds}),
+        "source": record["image_features"]["source"],
+        "trained_backbone": bool(record["image_features"]["encoder"].get("trainable", False)),
         "dataset_version": record["dataset_version"],
         "checkpoint_sha256": record["checkpoint_sha256"],
     }

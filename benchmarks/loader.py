@@ -35,7 +35,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipelines.patches.dataset import PatchDataset
 from pipelines.training.config import PixelLoaderConfig
-from pipelines.training.pixel_reading import PartSampler, PatchReader, PatchStream
+from pipelines.training.part_sampling import PartSampler
+from pipelines.training.pixel_reading import PatchReader, PatchStream
 from pipelines.training.pixels import PixelBatches, open_shard_reader, pixel_places
 from pipelines.training.shuffling import epoch_order, measure_shuffle, windowed_order
 

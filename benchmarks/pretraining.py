@@ -45,11 +45,12 @@ from pipelines.patches.dataset import PatchDataset, open_patch_dataset
 from pipelines.training.config import PixelLoaderConfig, TrainingConfig
 from pipelines.training.datamodule import PlaceDataModule, PlaceTensors, TrainingBatches
 from pipelines.training.fitting import fit
+from pipelines.training.part_sampling import PartSampler
 from pipelines.training.pixel_datamodule import PixelDataModule
-from pipelines.training.pixel_reading import PartSampler, PatchStream
+from pipelines.training.pixel_reading import PatchStream
 from pipelines.training.pixels import open_shard_reader, pixel_places
 from pipelines.training.ranks import ALONE
-from pipelines.training.splits import split_places
+from pipelines.training.splits import split_pixel_places, split_places
 from pipelines.training.towers import build_module, build_towers
 from satclip_model.config import MoCoConfig
 from satclip_model.loss import contrastive_loss
@@ -227,7 +228,9 @@ def main() -> int:
         data = PlaceDataModule(plain, validation, config.batch_size, config.seed, COMPARED_EPOCHS)
         bank_losses, _ = run(data, copy.deepcopy(towers), compared)
         loader = PixelLoaderConfig(num_workers=options.workers)
-        pixels = PixelDataModule(pixel_places(dataset), open_shard_reader(dataset), compared, loader, device)
+        pixels = PixelDataModule(
+            *split_pixel_places(dataset, compared), open_shard_reader(dataset), compared, loader, device
+        )
         pixel_losses, pixel_s = run(pixels, copy.deepcopy(towers), compared)
         rates = measure_parts(dataset, training, towers, config, options.workers, views)
     return report(

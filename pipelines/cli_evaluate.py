@@ -31,8 +31,12 @@ def add_evaluate_command(commands: "Commands") -> None:
     )
     table = parser.add_argument_group("one table")
     table.add_argument("--table", default=None, help="CSV, Parquet or GeoParquet with places and a target")
-    table.add_argument("--lon", default="lon", metavar="COLUMN", help="longitudes in degrees; default lon")
-    table.add_argument("--lat", default="lat", metavar="COLUMN", help="latitudes in degrees; default lat")
+    table.add_argument(
+        "--lon", "--lon-column", default="lon", metavar="COLUMN", help="longitudes in degrees; default lon"
+    )
+    table.add_argument(
+        "--lat", "--lat-column", default="lat", metavar="COLUMN", help="latitudes in degrees; default lat"
+    )
     table.add_argument("--target", default=None, metavar="COLUMN", help="what to predict")
     table.add_argument("--kind", choices=("auto", "regression", "classification", "multilabel"), default="auto")
     table.add_argument("--transform", choices=("none", "log1p", "standardise"), default="none")

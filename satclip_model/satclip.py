@@ -46,14 +46,24 @@ class SatCLIP(nn.Module):
         """Unit-length embeddings of features of the image backbone, float32."""
         return functional.normalize(self.image_projection(features), dim=1).float()
 
-    def encode_image(self, reflectance: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch embed"]:
-        """Unit-length embeddings of images, float32; see `image_encoder.image_input` for scale, bands and size.
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether training moves the weights of the image backbone."""
+        return any(each.requires_grad for each in self.image_backbone.parameters())
+
+    def image_features(
+        self, reflectance: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch feature"]:
+        """Features of images under the backbone; see `image_encoder.image_input` for scale, bands and size.
 
         A frozen backbone takes some images at a time, so that memory does not grow with the batch.
         """
-        trained = any(each.requires_grad for each in self.image_backbone.parameters())
-        parts = (reflectance,) if trained else torch.split(reflectance, _FROZEN_BATCH)
-        return self.encode_image_features(torch.cat([self.image_backbone(part) for part in parts]))
+        parts = (reflectance,) if self.trains_backbone else torch.split(reflectance, _FROZEN_BATCH)
+        return torch.cat([self.image_backbone(part) for part in parts])
+
+    def encode_image(self, reflectance: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch embed"]:
+        """Unit-length embeddings of images, float32; see `image_features`."""
+        return self.encode_image_features(self.image_features(reflectance))
 
     def encode_image_batch(
         self, images: Float[Tensor, "batch feature"] | Float[Tensor, "batch channel height width"]

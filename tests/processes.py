@@ -28,6 +28,17 @@ def descendants(process: int) -> set[int]:
     return found - {process}
 
 
+def processes_of_session(session: int) -> list[int]:
+    """Processes of a session that run, the one that began it among them."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
 def shared_memory(processes: set[int]) -> list[str]:
     """Segments of shared memory that PyTorch made for processes."""
     return [each.name for process in processes for each in Path("/dev/shm").glob(f"torch_{process}_*")]

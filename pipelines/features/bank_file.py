@@ -19,7 +19,8 @@ FEATURE_DTYPE: Final = "float16"
 RECORD: Final = "image_features"
 COMPLETE: Final = "complete"
 _DIGEST_BYTES: Final = 32
-_PARENTS: Final = ("dataset_version", "fingerprint")
+PARENTS: Final = ("dataset_version", "fingerprint")
+"""Entries of a record that never change in a bank."""
 _SIZES: Final = ("num_places", "shard_size", "feature_dim")
 
 
@@ -55,7 +56,7 @@ def open_bank(path: Path, expected: dict[str, Any]) -> zarr.Group | None:
 
 def create_bank(path: Path, record: dict[str, Any]) -> zarr.Group:
     """A new group, or the rest of one whose making was interrupted."""
-    group = open_bank(path, {name: record[name] for name in (*_PARENTS, *_SIZES)})
+    group = open_bank(path, {name: record[name] for name in (*PARENTS, *_SIZES)})
     if group is None:
         group = zarr.create_group(path, zarr_format=3, attributes={RECORD: record, COMPLETE: False})
     num_places, shard_size = int(record["num_places"]), int(record["shard_size"])

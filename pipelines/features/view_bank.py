@@ -2,20 +2,18 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from pipelines.atomic import write_json
 from pipelines.errors import ArtefactError, DatasetError
 from pipelines.features.bank_file import (
     COMPLETE,
+    PARENTS,
     RECORD,
     bank_array,
     create_bank,
@@ -25,7 +23,11 @@ from pipelines.features.bank_file import (
 )
 from pipelines.features.config import ImageBackboneSettings, ViewsConfig
 from pipelines.features.encoding import ViewEncoder, choose_device
+from pipelines.features.patch_source import PatchSource
+from pipelines.features.reuse import copy_known_features
+from pipelines.features.shard_encoding import encode_shard, list_shards, read_ahead
 from pipelines.patches.dataset import LATEST
+from pipelines.patches.shard_lock import exclusive_writer
 from pipelines.progress import Progress
 from pipelines.provenance import content_hash, package_versions
 from satclip_model.image_encoder import ImageBackbone
@@ -34,34 +36,7 @@ logger = logging.getLogger(__name__)
 
 _FORMAT: Final = 2
 _FINGERPRINT_DIGITS: Final = 16
-_LARGEST: Final = float(np.finfo(np.float16).max)
-
-
-class PatchSource(Protocol):
-    """What is needed of a patch dataset; see `pipelines.patches.dataset.PatchDataset`."""
-
-    @property
-    def version(self) -> str:
-        """Id of the dataset."""
-
-    @property
-    def places(self) -> pd.DataFrame:
-        """One row per place in store order, with columns place_id, valid, boa_add_offset and sha256."""
-
-    @property
-    def num_places(self) -> int:
-        """Rows of the store."""
-
-    @property
-    def shard_size(self) -> int:
-        """Rows of a shard."""
-
-    @property
-    def num_shards(self) -> int:
-        """Shards of the store."""
-
-    def read_shard_dn(self, shard: int) -> NDArray[np.uint16]:
-        """Digital numbers of a shard, shape (n, 12, size, size)."""
+_NOTHING_DONE: Final = {"num_copied_patches": 0, "num_computed_shards": 0, "num_computed_patches": 0}
 
 
 @dataclass(frozen=True)
@@ -138,8 +113,9 @@ def build_image_features(
 ) -> dict[str, Any]:
     """Computes the features of all views of every valid patch and writes them as a Zarr v3 group, a chunk per shard.
 
-    What an interrupted call finished stays; of a finished bank only the patches that changed are encoded again. Offsets
-    of the processing baseline are removed before encoding.
+    What an interrupted call finished stays; of a finished bank only the patches that changed are encoded again. What
+    banks of other versions of the dataset in the same folder hold of the same patches is copied. Offsets of the
+    processing baseline are removed before encoding.
 
     Args:
         dataset: The patches.
@@ -151,13 +127,14 @@ def build_image_features(
         device: ``auto`` takes a CUDA device where there is one; or ``cuda``, ``cpu``.
 
     Returns:
-        The record, also kept in the group's attributes, plus ``num_valid``, ``num_computed_shards`` and
-        ``num_computed_patches``.
+        The record, also kept in the group's attributes, plus ``num_valid``, ``num_copied_patches``,
+        ``num_computed_shards`` and ``num_computed_patches``.
 
     Raises:
         ArtefactError: ``path`` holds features of another dataset, encoder or views.
         ConfigurationError: The device is not there, or a batch does not fit into its memory.
         DatasetError: No place has a patch, or a patch gives features that float16 cannot hold.
+        StoreError: Another process writes the bank.
     """
     views = views or ViewsConfig()
     valid = dataset.places["valid"].to_numpy(dtype=bool)
@@ -165,42 +142,60 @@ def build_image_features(
         raise DatasetError(f"dataset {dataset.version}: none of its {len(valid)} places has a patch; nothing to encode")
     encoder = ViewEncoder(backbone, views, choose_device(device), batch_size)
     record = _make_record(dataset, backbone, views, settings)
-    group = create_bank(path, record)
-    digests, wanted = bank_array(group, "patch_digest"), patch_digests(dataset.places)
-    stale = (np.asarray(digests[:]) != wanted).any(axis=1)
-    todo = [rows for rows in _shards(dataset) if stale[rows].any()]
-    counts = {
-        "num_valid": int(valid.sum()),
-        "num_computed_shards": len(todo),
-        "num_computed_patches": int((stale & valid).sum()),
-    }
+    wanted = patch_digests(dataset.places)
+    if (finished := _read_finished(path, record, wanted)) is not None:
+        return {**finished, **_NOTHING_DONE, "num_valid": int(valid.sum())}
+    with exclusive_writer(path.parent, path.name, f"the bank {path.name}"):
+        counts = _write_bank(path, dataset, encoder, record, wanted)
     logger.info(
-        "image features %s: %d of %d shards already there",
-        path.name,
-        dataset.num_shards - len(todo),
-        dataset.num_shards,
-    )
-    if not todo and group.attrs.get(COMPLETE, False):
-        return {**read_record(group), **counts}
+        "image features %s: %d patches, %d views, %d features each; %d encoded, %d copied from other versions",
+        path.name, valid.sum(), views.num_views, backbone.feature_dim,
+        counts["num_computed_patches"], counts["num_copied_patches"],
+    )  # fmt: skip
+    return {**record, **counts, "num_valid": int(valid.sum())}
+
+
+def _read_finished(path: Path, record: dict[str, Any], wanted: NDArray[np.uint8]) -> dict[str, Any] | None:
+    """The record of a bank in which nothing is left to do."""
+    group = open_bank(path, {name: record[name] for name in PARENTS})
+    if group is None or not group.attrs.get(COMPLETE, False):
+        return None
+    digests = bank_array(group, "patch_digest")
+    is_finished = digests.shape == wanted.shape and np.array_equal(np.asarray(digests[:]), wanted)
+    return read_record(group) if is_finished else None
+
+
+def _write_bank(
+    path: Path, dataset: PatchSource, encoder: ViewEncoder, record: dict[str, Any], wanted: NDArray[np.uint8]
+) -> dict[str, int]:
+    """Brings a bank up to the digests that are wanted; how many patches were copied and computed."""
+    valid = dataset.places["valid"].to_numpy(dtype=bool)
+    group = create_bank(path, record)
+    digests, array = bank_array(group, "patch_digest"), bank_array(group, "features")
     group.attrs.update({RECORD: record, COMPLETE: False})
-    progress = Progress(logger, f"image features {path.name}", counts["num_computed_patches"], "patches")
-    array = bank_array(group, "features")
-    for rows, dn in _read_ahead(dataset, todo, stale & valid):
+    num_copied = copy_known_features(group, path, record["fingerprint"], wanted, valid)
+    stale = (np.asarray(digests[:]) != wanted).any(axis=1)
+    shards = list_shards(dataset)
+    todo = [rows for rows in shards if stale[rows].any()]
+    num_computed = int((stale & valid).sum())
+    logger.info("image features %s: %d of %d shards already there", path.name, len(shards) - len(todo), len(shards))
+    progress = Progress(logger, f"image features {path.name}", num_computed, "patches")
+    for rows, dn in read_ahead(dataset, todo, stale & valid):
         digests[rows] = np.where(stale[rows, None], 0, wanted[rows])
         features = np.asarray(array[rows])
         features[stale[rows]] = np.nan
-        for chosen, computed in _encode_shard(dataset, encoder, rows, dn, stale & valid):
+        for chosen, computed in encode_shard(dataset, encoder, rows, dn, stale & valid):
             features[chosen] = computed
             progress.advance(len(chosen))
         array[rows] = features
         digests[rows] = wanted[rows]
     bank_array(group, "valid")[:] = valid
     group.attrs[COMPLETE] = True
-    logger.info(
-        "image features %s: %d patches, %d views, %d features each",
-        path.name, counts["num_valid"], views.num_views, backbone.feature_dim,
-    )  # fmt: skip
-    return {**record, **counts}
+    return {
+        "num_copied_patches": num_copied,
+        "num_computed_shards": sum(bool((stale & valid)[rows].any()) for rows in todo),
+        "num_computed_patches": num_computed,
+    }
 
 
 def open_image_features(path: Path, dataset_version: str, fingerprint: str) -> ImageFeatures:
@@ -243,58 +238,3 @@ def _make_record(
         "shard_size": dataset.shard_size,
         "packages": package_versions(),
     }
-
-
-def _shards(dataset: PatchSource) -> list[slice]:
-    size, num_places = dataset.shard_size, dataset.num_places
-    return [slice(shard * size, min((shard + 1) * size, num_places)) for shard in range(dataset.num_shards)]
-
-
-def _read_ahead(
-    dataset: PatchSource, shards: list[slice], wanted: NDArray[np.bool_]
-) -> Iterator[tuple[slice, NDArray[np.uint16]]]:
-    """Digital numbers of the wanted rows of each shard; the next shard is read while this one is used."""
-
-    def read(rows: slice) -> NDArray[np.uint16]:
-        chosen = np.flatnonzero(wanted[rows])
-        if not chosen.size:
-            return np.empty((0, 0, 0, 0), dtype=np.uint16)
-        return dataset.read_shard_dn(rows.start // dataset.shard_size)[chosen]
-
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        upcoming: Future[NDArray[np.uint16]] | None = pool.submit(read, shards[0]) if shards else None
-        for rows, following in zip(shards, [*shards[1:], None], strict=True):
-            assert upcoming is not None
-            dn = upcoming.result()
-            upcoming = None if following is None else pool.submit(read, following)
-            yield rows, dn
-
-
-def _encode_shard(
-    dataset: PatchSource, encoder: ViewEncoder, rows: slice, dn: NDArray[np.uint16], wanted: NDArray[np.bool_]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
-    """Batches of a shard: rows within it, and features of their views."""
-    chosen = np.flatnonzero(wanted[rows])
-    if not chosen.size:
-        return
-    places = dataset.places.iloc[rows].iloc[chosen]
-    offsets, place_ids = (places[name].to_numpy(dtype=np.int64) for name in ("boa_add_offset", "place_id"))
-    size = encoder.batch_size(dn.shape[1:])
-    for start in range(0, len(chosen), size):
-        part = slice(start, start + size)
-        features = encoder.encode(dn[part], offsets[part], place_ids[part])
-        _require_representable(dataset.version, features, rows.start + chosen[part], place_ids[part])
-        yield chosen[part], features.astype(np.float16)
-
-
-def _require_representable(
-    version: str, features: NDArray[np.float32], rows: NDArray[np.int64], place_ids: NDArray[np.int64]
-) -> None:
-    beyond = ~(np.abs(features) <= _LARGEST)
-    if beyond.any():
-        patch, view, feature = np.argwhere(beyond)[0]
-        raise DatasetError(
-            f"dataset {version}: the patch in row {rows[patch]} (place {place_ids[patch]}) has the value "
-            f"{features[patch, view, feature]:g} in feature {feature} of view {view}; expected at most {_LARGEST:g}, "
-            "the largest of float16: check the patch's pixels and the encoder's weights"
-        )

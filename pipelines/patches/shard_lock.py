@@ -1,4 +1,4 @@
-"""One writer per shard, and one per published version: locks that die with their process."""
+"""One writer per shard, per published version, per bank: locks that die with their process."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def exclusive_shard(store_folder: Path, shard: int) -> AbstractContextManager[No
     Raises:
         StoreError: the shard is being written elsewhere, or the folder's file system has no locks.
     """
-    return _exclusive(store_folder, f"{shard:05d}", f"shard {shard}", wait_s=0.0)
+    return exclusive_writer(store_folder, f"{shard:05d}", f"shard {shard}")
 
 
 def exclusive_publication(store_folder: Path) -> AbstractContextManager[None]:
@@ -54,11 +54,22 @@ def exclusive_publication(store_folder: Path) -> AbstractContextManager[None]:
     Raises:
         StoreError: the other did not end, or the folder's file system has no locks.
     """
-    return _exclusive(store_folder, "publication", "the description", wait_s=LONGEST_PUBLICATION_S)
+    return exclusive_writer(store_folder, "publication", "the description", wait_s=LONGEST_PUBLICATION_S)
 
 
 @contextmanager
-def _exclusive(store_folder: Path, name: str, what: str, wait_s: float) -> Iterator[None]:
+def exclusive_writer(store_folder: Path, name: str, what: str, wait_s: float = 0.0) -> Iterator[None]:
+    """Holds the right to write a part of a folder, by the files ``locks/NAME.lock`` and ``locks/NAME.json``.
+
+    Args:
+        store_folder: The folder.
+        name: Of the lock.
+        what: Of the part, for messages.
+        wait_s: How long to wait for another that holds it.
+
+    Raises:
+        StoreError: the part is being written elsewhere, or the folder's file system has no locks.
+    """
     folder = store_folder / LOCKS
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{name}.lock", timeout=wait_s, fallback_to_soft=False)

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipelines.features.config import ImageBackboneSettings, ViewsConfig
 from satclip_model.config import (
     ImageBackboneConfig,
     ImageHeadConfig,
@@ -132,3 +133,33 @@ class PixelLoaderConfig(BaseModel):
         description="Shards whose places are mixed with each other, for storage that is slow at random reads; 0 mixes "
         "all places, which is a uniform order.",
     )
+
+
+class PixelSettings(BaseModel):
+    """What a training from pixels needs beside `TrainingConfig`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: ImageBackboneSettings = Field(
+        default=ImageBackboneSettings(), description="The image backbone and its initial weights."
+    )
+    trainable_backbone: bool = Field(
+        default=False, description="Whether the backbone's weights are trained too; from pixels only."
+    )
+    views: ViewsConfig = Field(
+        default=ViewsConfig(),
+        description="Views of every patch: in the bank num_views of them; from pixels another one in every epoch, and "
+        "with num_views 1 the patch itself.",
+    )
+    loader: PixelLoaderConfig = Field(
+        default=PixelLoaderConfig(), description="How patches come from the store; from pixels only."
+    )
+
+    @model_validator(mode="after")
+    def _trainable_backbone_has_weights(self) -> Self:
+        if self.trainable_backbone and self.backbone.kind == "random_convolutional":
+            raise ValueError(
+                "trainable_backbone is true, but the filters of random_convolutional follow from their seed and cannot "
+                "be trained; choose a MoCo kind as backbone, or leave the backbone frozen"
+            )
+        return self

@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.errors import ConfigurationError
 from pipelines.features.keyed_draws import draw_uniform
+from pipelines.training.data import Batch, Part
 from pipelines.training.ranks import ALONE, Ranks
 from pipelines.training.shuffling import epoch_order
 
@@ -42,8 +44,18 @@ class PlaceTensors:
         return PlaceTensors(self.features[mask], self.lonlat_deg[mask], self.place_ids[chosen])
 
     def to(self, device: torch.device) -> "PlaceTensors":
-        """The same places with tensors on ``device``."""
-        return PlaceTensors(self.features.to(device), self.lonlat_deg.to(device), self.place_ids)
+        """The same places with tensors on ``device``.
+
+        Raises:
+            ConfigurationError: They do not fit into its memory.
+        """
+        try:
+            return PlaceTensors(self.features.to(device), self.lonlat_deg.to(device), self.place_ids)
+        except torch.OutOfMemoryError as error:
+            raise ConfigurationError(
+                f"the features of {len(self)} places with {self.num_views} views take {self.features.nbytes / 1e9:.1f} "
+                "GB, more than the memory of the GPU has left; make a bank with fewer views or set accelerator to cpu"
+            ) from error
 
 
 def choose_views(place_ids: NDArray[np.int64], seed: int, epoch: int, num_views: int) -> NDArray[np.int64]:
@@ -159,15 +171,22 @@ class PlaceDataModule(lightning.LightningDataModule):
         """Batches in an epoch."""
         return self._batches.steps_per_epoch
 
+    def go_on_at(self, step: int) -> None:
+        """Leaves out the training batches of the steps before ``step``."""
+        self._batches.first_step = step
+
     def train_dataloader(self) -> TrainingBatches:
         """Shuffled batches of equal size, of all epochs one after the other."""
         return self._batches
 
-    def val_dataloader(self) -> PlainBatches | list[tuple[Tensor, Tensor]]:
+    def val_dataloader(self) -> PlainBatches | list[Batch]:
         """Batches of at most ``batch_size`` places in order; empty below two validation places."""
-        if len(self.validation) < 2:
-            return []
-        return PlainBatches(self.validation, min(self.batch_size, len(self.validation)))
+        return self.plain_dataloader("val") if len(self.validation) > 1 else []
+
+    def plain_dataloader(self, part: Part) -> PlainBatches:
+        """Batches of at most ``batch_size`` places of a part in order, with the features of view 0."""
+        places = self.training if part == "train" else self.validation
+        return PlainBatches(places, min(self.batch_size, len(places)))
 
 
 def _require_batch_size(batch_size: int, places: PlaceTensors) -> None:

@@ -2,8 +2,8 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,7 @@ import torch
 
 from pipelines.errors import ConfigurationError
 from pipelines.training.config import TrainingConfig
-from pipelines.training.datamodule import PlaceDataModule
+from pipelines.training.data import TrainingData
 from pipelines.training.ranks import Ranks
 from pipelines.training.supervision import Supervisor
 from satclip_model.errors import DivergenceError
@@ -42,9 +42,19 @@ def choose_accelerator(wanted: str) -> str:
     return "gpu"
 
 
+def choose_device(config: TrainingConfig, ranks: Ranks) -> torch.device:
+    """Where a rank trains.
+
+    Raises:
+        ConfigurationError: A GPU is wanted and PyTorch finds none.
+    """
+    is_gpu = choose_accelerator(config.accelerator) == "gpu"
+    return torch.device("cuda", ranks.local_rank) if is_gpu else torch.device("cpu")
+
+
 def fit(
     module: SatCLIPLightningModule,
-    data: PlaceDataModule,
+    data: TrainingData,
     supervisor: Supervisor,
     config: TrainingConfig,
     state_path: Path,
@@ -52,7 +62,7 @@ def fit(
 ) -> None:
     """Takes all steps of a training; Lightning sees them as one epoch, the supervisor counts those of the data.
 
-    The global random state of PyTorch is left as it was.
+    The global random state of PyTorch is left as it was. However the training ends, the data end theirs.
 
     Args:
         module: The towers and their optimiser.
@@ -83,24 +93,47 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+    module.train()  # Lightning leaves modes as it finds them
     devices = [ranks.local_rank] if accelerator == "gpu" else []
-    with _threads(config.num_threads), _encoding_dtype(module, config), torch.random.fork_rng(devices=devices):
+    with limited_threads(config.num_threads), _encoding_dtype(module, config), torch.random.fork_rng(devices=devices):
         torch.manual_seed(ranks.seed(config.seed))
         try:
-            _fit_quietly(trainer, module, data)
+            with told_memory(accelerator, config, data, lambda: f" in step {supervisor.step + 1}; {_kept(state_path)}"):
+                _fit_quietly(trainer, module, data)
         except DivergenceError as error:
             raise ConfigurationError(
                 f"training diverged in step {supervisor.step + 1}, epoch {supervisor.epoch}: {error}; "
                 f"{_kept(state_path)}. Lower learning_rate (now {config.learning_rate:g}) or raise warmup_fraction "
                 f"(now {config.warmup_fraction:g})"
             ) from error
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and _OUT_OF_MEMORY not in str(error):
-                raise
-            raise ConfigurationError(
-                f"the memory of the {accelerator} does not hold a batch of {data.batch_size} places in step "
-                f"{supervisor.step + 1}; {_kept(state_path)}. Lower batch_size (now {config.batch_size})"
-            ) from error
+        finally:
+            data.teardown("fit")
+
+
+@contextmanager
+def told_memory(
+    accelerator: str, config: TrainingConfig, data: TrainingData, moment: Callable[[], str] = str
+) -> Iterator[None]:
+    """A block in which exhausted memory is told as a batch that is too large.
+
+    Args:
+        accelerator: Whose memory it is.
+        config: All settings.
+        data: The batches.
+        moment: When it happened and what is kept, called then.
+
+    Raises:
+        ConfigurationError: A batch does not fit into memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and _OUT_OF_MEMORY not in str(error):
+            raise
+        raise ConfigurationError(
+            f"the memory of the {accelerator} does not hold a batch of {data.batch_size} places{moment()}. Lower "
+            f"batch_size (now {config.batch_size})"
+        ) from error
 
 
 def _kept(state_path: Path) -> str:
@@ -112,23 +145,24 @@ def _is_worth_telling(record: logging.LogRecord) -> bool:
     return not any(each in record.getMessage() for each in _NOT_TOLD)
 
 
-def _fit_quietly(trainer: lightning.Trainer, module: SatCLIPLightningModule, data: PlaceDataModule) -> None:
+def _fit_quietly(trainer: lightning.Trainer, module: SatCLIPLightningModule, data: TrainingData) -> None:
     with warnings.catch_warnings():
         # Lightning 2.6 asks PyTorch's pytree in a way that PyTorch 2.9 deprecates.
         warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated", category=FutureWarning)
         # A frozen backbone stays in evaluation mode.
         warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode")
-        trainer.fit(module, datamodule=data)
-
-
-def _threads(num_threads: int) -> AbstractContextManager[None]:
-    return _limited_threads(num_threads) if num_threads else nullcontext()
+        # PyTorch 2.15 deprecates an argument whose successor PyTorch 2.9 has not.
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+        # The supervisor validates.
+        warnings.filterwarnings("ignore", message="You defined a `validation_step` but have no `val_dataloader`")
+        trainer.fit(module, train_dataloaders=data.train_dataloader())
 
 
 @contextmanager
-def _limited_threads(num_threads: int) -> Iterator[None]:
+def limited_threads(num_threads: int) -> Iterator[None]:
+    """A block in which PyTorch has so many threads on the CPU; 0 leaves its own choice."""
     before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
+    torch.set_num_threads(num_threads or before)
     try:
         yield
     finally:

@@ -1,30 +1,49 @@
-"""Whole trainings in one file: the image backbone, the views of its bank, and all settings of the training."""
+"""Whole trainings in one file: what they learn from, the image backbone, its views, and all other settings."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from pipelines.errors import ConfigurationError
-from pipelines.features.config import ImageBackboneSettings, ViewsConfig
-from pipelines.training.config import TrainingConfig
+from pipelines.training.config import PixelLoaderConfig, PixelSettings, TrainingConfig
 
 FOLDER: Final = Path(__file__).parent / "configs"
-_NESTED: Final = frozenset({"backbone", "views"})
+_NESTED: Final = frozenset({"backbone", "views", "loader"})
+_DEFAULT_LOADER: Final = PixelLoaderConfig().model_dump()
 
 
-class TrainingPlan(TrainingConfig):
-    """A training with the bank that it needs."""
+class TrainingPlan(TrainingConfig, PixelSettings):
+    """A training and what it learns from."""
 
-    backbone: ImageBackboneSettings = Field(default=ImageBackboneSettings(), description="The frozen image backbone.")
-    views: ViewsConfig = Field(default=ViewsConfig(), description="Views of every patch in the bank.")
+    source: Literal["bank", "pixels"] = Field(
+        default="bank",
+        description="bank: image features computed once under a frozen backbone; pixels: the patches, at every epoch.",
+    )
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_source(self) -> Self:
+        if self.source == "bank" and (self.trainable_backbone or self.loader.model_dump() != _DEFAULT_LOADER):
+            name = "trainable_backbone" if self.trainable_backbone else "loader"
+            raise ValueError(
+                f"{name} is set, but source is 'bank', whose features are computed once; set source to 'pixels', or "
+                f"leave {name} out"
+            )
+        return self
 
     @property
     def training(self) -> TrainingConfig:
         """The settings of the training alone."""
-        return TrainingConfig(**self.model_dump(exclude=set(_NESTED)))
+        return TrainingConfig(**self.model_dump(include=set(TrainingConfig.model_fields)))
+
+    @property
+    def pixels(self) -> PixelSettings | None:
+        """The settings of a training from pixels; None where it learns from a bank."""
+        if self.source == "bank":
+            return None
+        return PixelSettings.model_validate(self.model_dump(include=set(PixelSettings.model_fields)))
 
 
 def config_names() -> list[str]:
@@ -37,7 +56,8 @@ def read_training_plan(name: str, overrides: Sequence[str] = ()) -> TrainingPlan
 
     Args:
         name: Path or name.
-        overrides: Settings as ``name=value``, the value in YAML; those of backbone and views as ``views.num_views=8``.
+        overrides: Settings as ``name=value``, the value in YAML; those of backbone, views and loader as
+            ``views.num_views=8``.
 
     Raises:
         ConfigurationError: There is no such file, it is no mapping, or a setting is unknown or out of bounds.

@@ -1,28 +1,29 @@
 """Training and validation batches from pixels, as `PlaceDataModule` gives them from features."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import lightning
 import torch
-from torch import Tensor
 
 from pipelines.features.config import ViewsConfig
 from pipelines.training.config import PixelLoaderConfig, TrainingConfig
+from pipelines.training.data import Batch, Part
 from pipelines.training.pixel_reading import PatchReader
 from pipelines.training.pixels import PixelBatches, PixelPlaces
 from pipelines.training.ranks import ALONE, Ranks
-from pipelines.training.splits import MIN_PLACES, is_held_out
+from pipelines.training.splits import MIN_PLACES
 
 
 class PixelDataModule(lightning.LightningDataModule):
     """Batches of (reflectance, lonlat_deg) of a training, and of validation places where there are at least two.
 
-    The split and the order of places are those of a training on features with the same configuration.
+    The order of places is that of a training on features with the same configuration.
 
     Args:
-        places: Places that have a patch.
+        training: Places to train on.
+        validation: Places kept apart.
         reader: Reads their patches.
-        config: Split, batch size, seed and number of epochs.
+        config: Batch size, seed and number of epochs.
         loader: Workers and order.
         device: Where batches are made.
         views: Augmentations of training; None for none.
@@ -30,8 +31,6 @@ class PixelDataModule(lightning.LightningDataModule):
         ranks: Whose places of each training batch are given.
 
     Attributes:
-        training: Places to train on.
-        validation: Places kept apart.
         batch_size: Places per batch, of all ranks together.
 
     Raises:
@@ -40,7 +39,8 @@ class PixelDataModule(lightning.LightningDataModule):
 
     def __init__(
         self,
-        places: PixelPlaces,
+        training: PixelPlaces,
+        validation: PixelPlaces,
         reader: PatchReader,
         config: TrainingConfig,
         loader: PixelLoaderConfig,
@@ -51,10 +51,9 @@ class PixelDataModule(lightning.LightningDataModule):
         ranks: Ranks = ALONE,
     ) -> None:
         super().__init__()
-        held_out = is_held_out(places.place_ids, places.lonlat_deg, config)
-        self.training, self.validation = places.chosen(~held_out), places.chosen(held_out)
+        self.training, self.validation = training, validation
         self.batch_size = ranks.batch_size(config.batch_size, len(self.training))
-        self._reader, self._loader, self._device = reader, loader, device
+        self._reader, self._loader, self._device, self._num_ranks = reader, loader, device, ranks.world_size
         batches = PixelBatches(
             self.training,
             reader,
@@ -72,24 +71,28 @@ class PixelDataModule(lightning.LightningDataModule):
         """Batches in an epoch."""
         return len(self._batches.batches)
 
+    def go_on_at(self, step: int) -> None:
+        """Leaves out the training batches of the steps before ``step``."""
+        self._batches.first_step = step
+
     def train_dataloader(self) -> "EpochBatches":
         """Shuffled batches of equal size, of all epochs one after the other."""
         return self._batches
 
-    def val_dataloader(self) -> PixelBatches | list[tuple[Tensor, Tensor]]:
-        """Batches of at most ``batch_size`` places in order, without augmentation; empty below two places."""
-        if len(self.validation) < MIN_PLACES:
-            return []
-        return self.plain_batches(self.validation)
+    def val_dataloader(self) -> PixelBatches | list[Batch]:
+        """Batches of the validation places as `plain_dataloader` gives them; empty below two places."""
+        return self.plain_dataloader("val") if len(self.validation) >= MIN_PLACES else []
 
-    def plain_batches(self, places: PixelPlaces) -> PixelBatches:
-        """Batches of some places in order, without augmentation."""
-        return PixelBatches(places, self._reader, min(self.batch_size, len(places)), self._loader, self._device)
+    def plain_dataloader(self, part: Part) -> PixelBatches:
+        """Batches of a part's places in order, without augmentation, each as large as a rank's share in training."""
+        places = self.training if part == "train" else self.validation
+        size = min(self.batch_size // self._num_ranks, len(places))
+        return PixelBatches(places, self._reader, size, self._loader, self._device)
 
     def teardown(self, stage: str) -> None:
-        """Ends the workers."""
+        """Ends the workers of training."""
         del stage
-        self._batches.batches.close()
+        self._batches.close()
 
 
 class EpochBatches:
@@ -103,11 +106,22 @@ class EpochBatches:
 
     def __init__(self, batches: PixelBatches, num_epochs: int, first_step: int = 0) -> None:
         self.batches, self.num_epochs, self.first_step = batches, num_epochs, first_step
+        self._pass: Generator[Batch] | None = None
 
     def __len__(self) -> int:
         return self.num_epochs * len(self.batches) - self.first_step
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Generator[Batch]:
+        self._pass = self._generate()
+        return self._pass
+
+    def close(self) -> None:
+        """Breaks off a pass that has begun, and ends the workers."""
+        if self._pass is not None:
+            self._pass.close()
+        self.batches.close()
+
+    def _generate(self) -> Generator[Batch]:
         first_epoch, first_batch = divmod(self.first_step, len(self.batches))
         for epoch in range(first_epoch, self.num_epochs):
             self.batches.sampler.set_epoch(epoch, first_batch if epoch == first_epoch else 0)

@@ -5,29 +5,37 @@ are decompressed to where the training process reads them; only numbers travel b
 no name in the file system, so that nothing of it stays behind however a process ends.
 """
 
+import logging
 import multiprocessing
 import multiprocessing.process
 import os
 import shutil
+import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from types import ModuleType
+from typing import Any, Final, Protocol
 
 import numcodecs.blosc
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from pipelines.errors import ConfigurationError, StoreError
 from pipelines.training.config import PixelLoaderConfig
-from pipelines.training.ranks import ALONE, Ranks
-from pipelines.training.shuffling import epoch_order, windowed_order
+from pipelines.training.part_sampling import Part, PartSampler, PartsFrom
 
-_PRELOADED: Final = ("__main__", "torch.utils.data", "numcodecs.blosc", "google_crc32c")
+logger = logging.getLogger(__name__)
+
+_PRELOADED: Final = ("pipelines.training.pixel_reading", "pipelines.patches.shard_reader")
 """What the fork server imports once, so that a worker starts in a fraction of a second and shares its memory."""
+_WORKER_ENDED: Final = "exited unexpectedly"
+"""What PyTorch says in a plain RuntimeError when a worker is gone."""
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108
 
 
@@ -38,74 +46,6 @@ class PatchReader(Protocol):
 
     def read(self, rows: NDArray[np.int64], out: NDArray[np.uint16]) -> None:
         """Digital numbers of rows of the store into ``out``, shape (rows, bands, size, size)."""
-
-
-class Part(NamedTuple):
-    """Places that a worker reads at a time.
-
-    Attributes:
-        slot: Where their patches go.
-        positions: Which places, counted from 0.
-    """
-
-    slot: int
-    positions: list[int]
-
-
-class PartSampler(Sampler[Part]):
-    """The places of an epoch, batch after batch, each batch in parts of at most ``part_size`` places.
-
-    With a seed the order follows from (seed, epoch) alone and a last, smaller batch is left out; without, places come
-    in their order and all are used.
-
-    Args:
-        shards: Shard of each place, shape (places,).
-        batch_size: Places per batch, of all ranks together.
-        config: Sizes and order.
-        shuffle_seed: Seed of the order.
-        ranks: Whose places of each batch are given.
-
-    Raises:
-        ValueError: A batch larger than the number of places.
-    """
-
-    def __init__(
-        self,
-        shards: NDArray[np.int64],
-        batch_size: int,
-        config: PixelLoaderConfig,
-        shuffle_seed: int | None = None,
-        ranks: Ranks = ALONE,
-    ) -> None:
-        if not 0 < batch_size <= len(shards):
-            raise ValueError(f"batch_size is {batch_size}; expected 1 to {len(shards)}, the number of places")
-        self.batch_size, self.epoch, self.first_batch = batch_size, 0, 0
-        self.num_slots = config.num_workers * config.prefetch_parts + 1
-        self._shards, self._config, self._seed, self._ranks = shards, config, shuffle_seed, ranks
-
-    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Names the epoch that the next pass belongs to, and the batch that it begins with."""
-        self.epoch, self.first_batch = epoch, first_batch
-
-    def batch_sizes(self) -> list[int]:
-        """Places of this rank in each batch of a whole epoch."""
-        whole, rest = divmod(len(self._shards), self.batch_size)
-        sizes = [self.batch_size] * whole + ([rest] if rest and self._seed is None else [])
-        return [size // self._ranks.world_size for size in sizes]
-
-    def order(self) -> Tensor:
-        """All places in the order of the epoch, of all ranks together."""
-        if self._seed is None:
-            return torch.arange(len(self._shards))
-        if self._config.window_shards:
-            return torch.from_numpy(windowed_order(self._shards, self._config.window_shards, self._seed, self.epoch))
-        return epoch_order(len(self._shards), self._seed, self.epoch)
-
-    def __iter__(self) -> Iterator[Part]:
-        batches = torch.split(self.order(), self.batch_size)[self.first_batch : len(self.batch_sizes())]
-        parts = (part for batch in batches for part in torch.split(self._ranks.own_rows(batch), self._config.part_size))
-        for number, part in enumerate(parts):
-            yield Part(number % self.num_slots, part.tolist())
 
 
 class PatchParts(Dataset[Part | StoreError]):
@@ -143,35 +83,83 @@ class PatchStream:
     ) -> None:
         # A part is dispatched when the one before the parts in flight is taken, so one slot more than those suffices.
         shape = (sampler.num_slots, min(config.part_size, sampler.batch_size), *reader.patch_shape)
-        parallel = config.num_workers > 0
-        context = multiprocessing.get_context("forkserver") if parallel else None
-        if context is not None:
-            context.set_forkserver_preload(list(_PRELOADED))
+        if config.num_workers:
             _require_shared_memory(shape)
+        self._reader, self._config, self._rest = reader, config, PartsFrom(sampler)
         self._slots = torch.empty(shape, dtype=torch.uint16)
-        if parallel:
+        if config.num_workers:
             self._slots.share_memory_()  # type: ignore[no-untyped-call]
-        self._loader: DataLoader[Any] = DataLoader(
-            PatchParts(reader, rows, self._slots),
-            batch_size=None,
-            sampler=sampler,
-            num_workers=config.num_workers,
-            prefetch_factor=config.prefetch_parts if parallel else None,
-            multiprocessing_context=context,
-            persistent_workers=parallel,
-            worker_init_fn=_start_worker if parallel else None,
-        )
+        self._parts = PatchParts(reader, rows, self._slots)
+        self._loader = self._open_loader()
 
     def __iter__(self) -> Iterator[tuple[Tensor, list[int]]]:
         """Digital numbers, shape (n, 12, size, size), uint16, valid until the next part is asked for; and the places.
 
+        Workers that were killed are replaced, once for the same part.
+
         Raises:
+            ConfigurationError: Workers were killed again and again.
             StoreError: A damaged shard.
         """
-        for part in self._loader:
-            if isinstance(part, StoreError):
-                raise part
-            yield self._slots[part.slot, : len(part.positions)], part.positions
+        num_taken, replaced_at = 0, -1
+        while True:
+            try:
+                for part in self._begin_at(num_taken):
+                    if isinstance(part, StoreError):
+                        raise part
+                    num_taken += 1
+                    yield self._slots[part.slot, : len(part.positions)], part.positions
+            except RuntimeError as error:
+                _require_progress(error, num_taken > replaced_at)
+            else:
+                return
+            replaced_at = num_taken
+            self._loader = self._open_loader()
+
+    def _open_loader(self) -> DataLoader[Any]:
+        config, is_parallel = self._config, self._config.num_workers > 0
+        context = multiprocessing.get_context("forkserver") if is_parallel else None
+        if context is not None:
+            context.set_forkserver_preload(list(_PRELOADED))
+        return DataLoader(
+            self._parts,
+            batch_size=None,
+            sampler=self._rest,
+            num_workers=config.num_workers,
+            prefetch_factor=config.prefetch_parts if is_parallel else None,
+            multiprocessing_context=context,
+            persistent_workers=is_parallel,
+            worker_init_fn=_start_worker if is_parallel else None,
+            generator=torch.Generator(),  # else every pass draws from the global one, which a resumed training shares
+        )
+
+    def _begin_at(self, part: int) -> Iterator[Part | StoreError]:
+        self._rest.first_part = part
+        with self._without_main():
+            return iter(self._loader)
+
+    @contextmanager
+    def _without_main(self) -> Iterator[None]:
+        """A block in which workers that start do not run the main module, which may import much or lack a guard."""
+        main = sys.modules["__main__"]
+        if type(self._reader).__module__ != "__main__":
+            sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+
+
+def _require_progress(error: RuntimeError, is_progress: bool) -> None:
+    """Tells that workers were killed; raises where nothing was read since, and errors that say something else."""
+    if _WORKER_ENDED not in str(error):
+        raise error
+    if not is_progress:
+        raise ConfigurationError(
+            f"processes that read patches are killed again and again ({error}), perhaps because memory is exhausted; "
+            "lower num_workers, prefetch_parts or part_size, and run again"
+        ) from error
+    logger.warning("a process that reads patches was killed (%s); others take over", str(error))
 
 
 def _require_shared_memory(shape: Sequence[int]) -> None:
@@ -185,6 +173,7 @@ def _require_shared_memory(shape: Sequence[int]) -> None:
 
 def _start_worker(worker: int) -> None:
     del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the trainer ends its step first
     numcodecs.blosc.use_threads = False
     trainer = multiprocessing.parent_process()
     if trainer is not None:

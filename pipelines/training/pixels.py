@@ -13,7 +13,8 @@ from pipelines.features.views import augment, reflectance_tensor
 from pipelines.patches.dataset import PatchDataset
 from pipelines.patches.shard_reader import ShardReader
 from pipelines.training.config import PixelLoaderConfig
-from pipelines.training.pixel_reading import PartSampler, PatchReader, PatchStream
+from pipelines.training.part_sampling import PartSampler
+from pipelines.training.pixel_reading import PatchReader, PatchStream
 from pipelines.training.ranks import ALONE, Ranks
 
 
@@ -79,7 +80,8 @@ class PixelBatches:
     epoch, place); with ``num_views`` 1, or without ``views``, it is the patch itself.
 
     An epoch follows from (seed, epoch) alone, so that training goes on at any batch with ``sampler.set_epoch``. Without
-    a call, each pass is the epoch after the last complete one. Workers live until `close`, or until the object is gone.
+    a call, each pass is the epoch after the last complete one. Workers live until `close`, or until the object is gone;
+    those of validation until the end of a pass.
 
     Args:
         places: The places.
@@ -113,6 +115,7 @@ class PixelBatches:
         self.places, self.batch_size, self.device = places, batch_size, device
         self.sampler = PartSampler(places.shards, batch_size, config, shuffle_seed, ranks)
         self._reader, self._config, self._views = reader, config, views
+        self._is_validation = shuffle_seed is None
         self._lonlat_deg = torch.tensor(places.lonlat_deg, device=device)
         self._offsets = torch.tensor(places.boa_add_offset, device=device)
         self._stream: PatchStream | None = None
@@ -131,20 +134,27 @@ class PixelBatches:
             self._stream = PatchStream(self._reader, self.places.rows, self.sampler, self._config)
         epoch = self.sampler.epoch
         parts = iter(self._stream)
-        for size in self.sampler.batch_sizes()[self.sampler.first_batch :]:
-            reflectance = torch.empty((size, *self._reader.patch_shape), device=self.device)
-            positions: list[int] = []
-            while len(positions) < size:
-                dn, part = next(parts)
-                start = len(positions)
-                positions += part
-                reflectance[start : len(positions)] = self._prepare(dn, part, epoch)
-            yield reflectance, self._lonlat_deg[positions]
+        try:
+            for size in self.sampler.batch_sizes()[self.sampler.first_batch :]:
+                yield self._assemble(parts, size, epoch)
+        finally:
+            if self._is_validation:
+                self.close()
         self.sampler.set_epoch(epoch + 1)
 
     def close(self) -> None:
         """Ends the workers; another pass starts new ones."""
         self._stream = None
+
+    def _assemble(self, parts: Iterator[tuple[Tensor, list[int]]], size: int, epoch: int) -> tuple[Tensor, Tensor]:
+        reflectance = torch.empty((size, *self._reader.patch_shape), device=self.device)
+        positions: list[int] = []
+        while len(positions) < size:
+            dn, part = next(parts)
+            start = len(positions)
+            positions += part
+            reflectance[start : len(positions)] = self._prepare(dn, part, epoch)
+        return reflectance, self._lonlat_deg[positions]
 
     def _prepare(self, dn: Tensor, positions: list[int], epoch: int) -> Tensor:
         reflectance = reflectance_tensor(dn.to(self.device), self._offsets[positions])

@@ -92,7 +92,8 @@ class Ranks:
     def trainer_options(self, accelerator: str) -> dict[str, Any]:
         """Arguments of `lightning.Trainer` that make it one of these ranks: gloo on the CPU, nccl on GPUs.
 
-        Buffers are not sent from rank 0 to the others at every step: none changes in a training on features.
+        Buffers are not sent from rank 0 to the others: none changes in training but the running statistics of a
+        batch normalisation that is trained, which are of each rank's own share and of no influence on its steps.
         """
         if self.world_size == 1:
             return {"devices": 1}

@@ -1,67 +1,39 @@
-"""One call trains."""
+"""One call trains: on image features that are there, or from pixels."""
 
 import logging
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from pipelines.atomic import write_json
-from pipelines.errors import ConfigurationError, DatasetError
-from pipelines.features.view_bank import ImageFeatures, PatchSource
-from pipelines.provenance import content_hash, file_sha256, git_commit, package_versions
-from pipelines.training.config import TrainingConfig
-from pipelines.training.datamodule import PlaceDataModule, PlaceTensors
-from pipelines.training.fitting import choose_accelerator, fit
+from pipelines.errors import DatasetError
+from pipelines.features.config import ImageBackboneSettings, ViewsConfig
+from pipelines.features.patch_source import PatchSource
+from pipelines.features.view_bank import ImageFeatures
+from pipelines.patches.dataset import PatchDataset
+from pipelines.training.config import PixelLoaderConfig, TrainingConfig
+from pipelines.training.data import TrainingData
+from pipelines.training.datamodule import PlaceDataModule
+from pipelines.training.fitting import choose_device, fit, limited_threads, told_memory
 from pipelines.training.history import History
 from pipelines.training.interruption import deferred_interruption
+from pipelines.training.pixel_datamodule import PixelDataModule
+from pipelines.training.pixels import open_shard_reader
 from pipelines.training.ranks import Ranks, current_ranks, joined_ranks
-from pipelines.training.retrieval import score_retrieval
-from pipelines.training.splits import MIN_PLACES, describe_split, split_places
+from pipelines.training.records import describe_bank, describe_pixels, describe_run
+from pipelines.training.result import TrainingResult, finish
+from pipelines.training.splits import MIN_PLACES, split_pixel_places, split_places
+from pipelines.training.standardisation import fit_standardisation
 from pipelines.training.state import STATE_NAME, TrainingState, read_state, write_state
 from pipelines.training.supervision import Run, Supervisor, TrainingStopped
-from pipelines.training.towers import build_module, build_towers
-from pipelines.training.validation import VALIDATION_STREAM
-from satclip_model.checkpoint.native import write_checkpoint
+from pipelines.training.towers import build_module, build_towers, build_towers_over
+from satclip_model.image_encoder import ImageBackbone
 from satclip_model.satclip import SatCLIP
 
+__all__ = ["TrainingResult", "train", "train_from_pixels"]
+
 logger = logging.getLogger(__name__)
-
-CHECKPOINT_NAME: Final = "satclip.ckpt"
-RECORD_NAME: Final = "record.json"
-_CPU: Final = torch.device("cpu")
-_LOGGED: Final = ("train_loss", "val_loss", "temperature")
-_TOLD_METRICS: Final = ("train_loss", "val_loss", "train_recall_at_1", "val_recall_at_1")
-_BANK: Final = ("content_sha256", "fingerprint", "backbone_fingerprint", "encoder", "views", "feature_dim")
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a training left behind.
-
-    Attributes:
-        checkpoint_path: The two towers and their record.
-        history_path: CSV with `history.HISTORY_COLUMNS`; what validation measures is empty without validation places.
-        record_path: The record as JSON.
-        metrics: Losses and temperature of the epoch whose weights these are, and retrieval scores prefixed ``train_``
-            and ``val_``.
-        num_training_places: Places trained on.
-        num_validation_places: Places kept apart.
-        epoch: The epoch whose weights these are, counted from 1: the last, or the best where early stopping is on.
-        seconds: Wall-clock seconds of the training, over all calls.
-    """
-
-    checkpoint_path: Path
-    history_path: Path
-    record_path: Path
-    metrics: dict[str, float]
-    num_training_places: int
-    num_validation_places: int
-    epoch: int
-    seconds: float
 
 
 def train(
@@ -98,37 +70,92 @@ def train(
         KeyboardInterrupt: A signal stopped the training, and its own handler let it go on.
     """
     ranks = current_ranks()
-    device = torch.device("cuda", ranks.local_rank) if choose_accelerator(config.accelerator) == "gpu" else _CPU
+    device = choose_device(config, ranks)
     training, validation = split_places(dataset, image_features, config)
-    if config.early_stopping_patience and len(validation) < MIN_PLACES:
-        raise DatasetError(
-            f"dataset {dataset.version}: {len(validation)} validation places, too few for early stopping; raise "
-            "validation_fraction or set early_stopping_patience to 0"
-        )
+    _require_places_to_watch(dataset.version, len(validation), config)
     towers = build_towers(image_features, config, training, backbone)
-    record = _describe(dataset, image_features, config, (training, validation), ranks)
+    training, validation = training.to(device), validation.to(device)
+    data = PlaceDataModule(training, validation, config.batch_size, config.seed, config.epochs, ranks=ranks)
+    record = describe_run(dataset.version, describe_bank(image_features), config, data, ranks)
+    return _train(towers, data, record, config, output_dir, ranks)
+
+
+def train_from_pixels(
+    dataset: PatchDataset,
+    backbone: ImageBackbone,
+    config: TrainingConfig,
+    output_dir: Path,
+    *,
+    views: ViewsConfig | None = None,
+    loader: PixelLoaderConfig | None = None,
+    settings: ImageBackboneSettings | None = None,
+) -> TrainingResult:
+    """As `train`, from the pixels of the patches: the image backbone sees another view of each in every epoch.
+
+    The backbone is trained where its configuration says ``trainable``, and else stays in evaluation mode as it is.
+    Split, order and losses are those of a training on a bank of the same backbone without augmentation.
+
+    The head standardises features by their mean and deviation over the training places, measured once before the first
+    step. With several ranks each reads all patches for that, and then in every step its share of a batch. Batch
+    normalisation of a backbone that is trained takes the statistics of a rank's share; the running statistics of the
+    first rank are those of the checkpoint. Validation and retrieval are the first rank's.
+
+    Args:
+        dataset: The patches.
+        backbone: The image backbone; its weights are copied.
+        config: All settings.
+        output_dir: Folder of this run.
+        views: Augmentations of training; None, or one view, for the patches as they are.
+        loader: Worker processes and order.
+        settings: How the backbone was opened, kept in the record; None where it was built by hand.
+
+    Raises:
+        ArtefactError: The folder holds the state of a training of another dataset, backbone or configuration, of other
+            views or another order.
+        ConfigurationError: As for `train`; or the workers find too little shared memory, or were killed.
+        DatasetError: Fewer than two training places, or too few for early stopping to watch.
+        KeyboardInterrupt: As for `train`.
+        StoreError: A damaged shard.
+    """
+    views, loader = views or ViewsConfig(), loader or PixelLoaderConfig()
+    ranks = current_ranks()
+    device = choose_device(config, ranks)
+    training, validation = split_pixel_places(dataset, config)
+    _require_places_to_watch(dataset.version, len(validation), config)
+    towers = build_towers_over(backbone, config).to(device)
+    reader = open_shard_reader(dataset)
+    data = PixelDataModule(training, validation, reader, config, loader, device, views=views, ranks=ranks)
+    images = describe_pixels(dataset, backbone, views, loader)
+    record = describe_run(dataset.version, images, config, data, ranks, settings)
+    if not (output_dir / STATE_NAME).is_file():
+        with limited_threads(config.num_threads), told_memory(device.type, config, data):
+            fit_standardisation(towers, data.plain_dataloader("train"))
+    return _train(towers, data, record, config, output_dir, ranks)
+
+
+def _train(
+    towers: SatCLIP,
+    data: TrainingData,
+    record: dict[str, Any],
+    config: TrainingConfig,
+    output_dir: Path,
+    ranks: Ranks,
+) -> TrainingResult:
     state_path = output_dir / STATE_NAME
     resumed = read_state(state_path, towers, record) if state_path.is_file() else None
     first_step = resumed.progress.step if resumed else 0
-    data = PlaceDataModule(
-        _on_device(training, device),
-        _on_device(validation, device),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        num_epochs=config.epochs,
-        first_step=first_step,
-        ranks=ranks,
-    )
+    data.go_on_at(first_step)
     rows = resumed.progress.rows if resumed else []
     is_silent = not ranks.is_first
     history = History(output_dir, rows, config.epochs, tensorboard=config.tensorboard, is_silent=is_silent)
+    device = choose_device(config, ranks)
     jitter = torch.Generator(device).manual_seed(ranks.seed(config.seed))
     module = build_module(towers, config, config.epochs * data.steps_per_epoch, jitter)
     logger.log(
         ranks.log_level,
         "training on %d places, %d kept for validation: %d epochs of %d steps with %d places on %s, %d ranks, from "
         "step %d",
-        len(training), len(validation), config.epochs, data.steps_per_epoch, data.batch_size, device.type,
+        len(data.training), len(data.validation), config.epochs, data.steps_per_epoch, data.batch_size, device.type,
         ranks.world_size, first_step,
     )  # fmt: skip
 
@@ -142,7 +169,8 @@ def train(
         try:
             fit(module, data, supervisor, config, state_path, ranks)
             if ranks.is_first:
-                result = _finish(output_dir, towers, record, supervisor, history, (training, validation))
+                with limited_threads(config.num_threads), told_memory(device.type, config, data):
+                    result = finish(output_dir, towers.to(device), data, record, supervisor, history)
             result = ranks.broadcast(result)
         except TrainingStopped:
             told = "training stopped after step %d; the same call goes on from there"
@@ -155,81 +183,9 @@ def train(
     return result
 
 
-def _describe(
-    dataset: PatchSource,
-    image_features: ImageFeatures,
-    config: TrainingConfig,
-    places: tuple[PlaceTensors, PlaceTensors],
-    ranks: Ranks,
-) -> dict[str, Any]:
-    settings = config.model_dump(mode="json")
-    return {
-        "dataset_version": dataset.version,
-        "image_features": {name: image_features.record[name] for name in _BANK},
-        "config": settings,
-        "config_sha256": content_hash(settings),
-        "split": describe_split(config, *places),
-        "num_ranks": ranks.world_size,
-        "packages": package_versions(),
-        "commit": git_commit(),
-    }
-
-
-def _on_device(places: PlaceTensors, device: torch.device) -> PlaceTensors:
-    try:
-        return places.to(device)
-    except torch.OutOfMemoryError as error:
-        gigabytes = places.features.nbytes / 1e9
-        raise ConfigurationError(
-            f"the features of {len(places)} places with {places.num_views} views take {gigabytes:.1f} GB, more than "
-            "the memory of the GPU has left; make a bank with fewer views or set accelerator to cpu"
-        ) from error
-
-
-def _finish(
-    output_dir: Path,
-    towers: SatCLIP,
-    record: dict[str, Any],
-    supervisor: Supervisor,
-    history: History,
-    places: tuple[PlaceTensors, PlaceTensors],
-) -> TrainingResult:
-    """Chooses the weights, scores them, writes checkpoint and record, and removes the state."""
-    if supervisor.best_weights:
-        towers.load_state_dict({**towers.state_dict(), **supervisor.best_weights})
-    epoch = supervisor.best.epoch if supervisor.best_weights else supervisor.epoch
-    towers.to("cpu").eval()
-    (row,) = (each for each in history.rows if each["epoch"] == epoch)
-    logged = {str(name): row[name] for name in _LOGGED if name in row}
-    metrics = logged | _retrieval_metrics(towers, places, record["config"]["seed"])
-    progress = {"epoch": epoch, "num_epochs": supervisor.epoch, "num_steps": supervisor.step}
-    record = {**record, **progress, "metrics": metrics}
-    checkpoint_path, record_path = output_dir / CHECKPOINT_NAME, output_dir / RECORD_NAME
-    write_checkpoint(checkpoint_path, towers, record)
-    write_json(record_path, {**record, "checkpoint_sha256": file_sha256(checkpoint_path)})
-    (output_dir / STATE_NAME).unlink(missing_ok=True)
-    told = [f"{name} {metrics[name]:.3f}" for name in _TOLD_METRICS if name in metrics]
-    logger.info("trained in %.1f s: epoch %d, %s; %s", supervisor.elapsed_s, epoch, ", ".join(told), checkpoint_path)
-    return TrainingResult(
-        checkpoint_path=checkpoint_path,
-        history_path=history.path,
-        record_path=record_path,
-        metrics=metrics,
-        num_training_places=len(places[0]),
-        num_validation_places=len(places[1]),
-        epoch=epoch,
-        seconds=supervisor.elapsed_s,
-    )
-
-
-def _retrieval_metrics(towers: SatCLIP, places: tuple[PlaceTensors, PlaceTensors], seed: int) -> dict[str, float]:
-    metrics: dict[str, float] = {}
-    for stream, name, part in ((0, "train", places[0]), (VALIDATION_STREAM, "val", places[1])):
-        if len(part) < MIN_PLACES:
-            continue
-        with torch.no_grad():
-            images = towers.encode_image_features(part.plain).numpy()
-            locations = towers.encode_location(part.lonlat_deg).numpy()
-        scores = score_retrieval(images, locations, part.lonlat_deg.numpy(), np.random.default_rng([seed, stream]))
-        metrics |= {f"{name}_{key}": float(value) for key, value in asdict(scores).items()}
-    return metrics
+def _require_places_to_watch(version: str, num_validation: int, config: TrainingConfig) -> None:
+    if config.early_stopping_patience and num_validation < MIN_PLACES:
+        raise DatasetError(
+            f"dataset {version}: {num_validation} validation places, too few for early stopping; raise "
+            "validation_fraction or set early_stopping_patience to 0"
+        )

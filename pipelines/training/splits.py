@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from pipelines.errors import ArtefactError, DatasetError
 from pipelines.evaluation.sphere import block_cells
-from pipelines.features.view_bank import ImageFeatures, PatchSource, dataset_content
+from pipelines.features.patch_source import PatchSource
+from pipelines.features.view_bank import ImageFeatures, dataset_content
+from pipelines.patches.dataset import PatchDataset
 from pipelines.provenance import content_hash
 from pipelines.training.config import TrainingConfig
+from pipelines.training.data import Places
 from pipelines.training.datamodule import PlaceTensors
+from pipelines.training.pixels import PixelPlaces, pixel_places
 
 MIN_PLACES: Final = 2
 """Fewest places that a contrastive loss means something for."""
@@ -80,15 +84,24 @@ def split_places(
     everything = PlaceTensors(torch.tensor(features), torch.tensor(lonlat_deg), place_ids)
     held_out = is_held_out(place_ids, lonlat_deg, config)
     training, validation = everything.rows(~held_out), everything.rows(held_out)
-    if len(training) < MIN_PLACES:
-        raise DatasetError(
-            f"dataset {dataset.version}: {int(valid.sum())} valid places, of which {len(training)} for training; "
-            f"contrastive training needs at least {MIN_PLACES}. Sample more places or lower validation_fraction"
-        )
+    _require_places(dataset.version, training, validation)
     return training, validation
 
 
-def describe_split(config: TrainingConfig, training: PlaceTensors, validation: PlaceTensors) -> dict[str, Any]:
+def split_pixel_places(dataset: PatchDataset, config: TrainingConfig) -> tuple[PixelPlaces, PixelPlaces]:
+    """As `split_places`, with where the patches of the places are instead of their features.
+
+    Raises:
+        DatasetError: Fewer than two training places.
+    """
+    places = pixel_places(dataset)
+    held_out = is_held_out(places.place_ids, places.lonlat_deg, config)
+    training, validation = places.chosen(~held_out), places.chosen(held_out)
+    _require_places(dataset.version, training, validation)
+    return training, validation
+
+
+def describe_split(config: TrainingConfig, training: Places, validation: Places) -> dict[str, Any]:
     """The split as a checkpoint records it."""
     drawn = "column:row of block" if config.validation_blocks_deg else "place_id"
     return {
@@ -100,6 +113,15 @@ def describe_split(config: TrainingConfig, training: PlaceTensors, validation: P
         "num_validation_places": len(validation),
         "validation_places_sha256": content_hash([int(each) for each in validation.place_ids]),
     }
+
+
+def _require_places(version: str, training: Places, validation: Places) -> None:
+    if len(training) < MIN_PLACES:
+        raise DatasetError(
+            f"dataset {version}: {len(training) + len(validation)} valid places, of which {len(training)} for "
+            f"training; contrastive training needs at least {MIN_PLACES}. Sample more places or lower "
+            "validation_fraction"
+        )
 
 
 def _is_drawn(keys: Iterable[str], fraction: float) -> NDArray[np.bool_]:

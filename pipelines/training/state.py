@@ -52,7 +52,8 @@ class TrainingState:
         optimizer: State of the optimiser.
         schedule: State of the learning rate's schedule.
         random: Per rank what `read_random_state` gave.
-        best_weights: Weights of the best epoch, without the image backbone's; empty unless early stopping is on.
+        best_weights: Weights of the best epoch, without those of a frozen image backbone; empty unless there is
+            early stopping.
     """
 
     progress: Progress
@@ -87,7 +88,7 @@ def read_state(path: Path, model: SatCLIP, record: Mapping[str, Any]) -> Trainin
     """Reads what `write_state` wrote, its weights into ``model``.
 
     Raises:
-        ArtefactError: The state is of another dataset, bank, configuration or number of ranks, or cannot be read.
+        ArtefactError: The state is of other images, another configuration or number of ranks, or cannot be read.
     """
     try:
         content = read_archive(path)

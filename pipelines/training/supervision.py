@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipelines.training.config import TrainingConfig
-from pipelines.training.datamodule import PlaceDataModule
+from pipelines.training.data import TrainingData
 from pipelines.training.history import BestEpoch, Clock, History, Row
 from pipelines.training.interruption import Interruption
 from pipelines.training.state import (
@@ -43,7 +43,7 @@ class Run:
     """
 
     config: TrainingConfig
-    data: PlaceDataModule
+    data: TrainingData
     history: History
     jitter: torch.Generator
     interruption: Interruption
@@ -160,7 +160,7 @@ class Supervisor(lightning.Callback):
         measures: dict[str, float] = {}
         if trainer.is_global_zero:
             with trainer.precision_plugin.val_step_context():
-                measures = validate(model, batches, self._run.config.seed)
+                measures = validate(model, batches, self._run.config.seed, self._run.data.batch_size)
         return trainer.strategy.broadcast(measures)
 
     def _save(self, trainer: lightning.Trainer, model: SatCLIP) -> None:
@@ -186,5 +186,5 @@ def _trained_weights(model: SatCLIP) -> dict[str, Tensor]:
     return {
         name: tensor.detach().cpu().clone()
         for name, tensor in model.state_dict().items()
-        if not name.startswith("image_backbone.")
+        if model.trains_backbone or not name.startswith("image_backbone.")
     }

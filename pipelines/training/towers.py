@@ -1,4 +1,4 @@
-"""The towers that a training begins with, over the backbone that made the features."""
+"""The towers that a training begins with, over an image backbone."""
 
 import torch
 from pydantic import TypeAdapter
@@ -12,7 +12,7 @@ from pipelines.training.config import TrainingConfig
 from pipelines.training.coordinate_jitter import jitter_lonlat
 from pipelines.training.datamodule import PlaceTensors
 from satclip_model.config import ImageBackboneConfig
-from satclip_model.image_encoder import ImageProjection, build_image_backbone
+from satclip_model.image_encoder import ImageBackbone, ImageProjection, build_image_backbone
 from satclip_model.lightning_module import OptimizationSettings, SatCLIPLightningModule
 from satclip_model.satclip import SatCLIP, build_satclip
 
@@ -42,11 +42,22 @@ def build_towers(
             f"image features are of encoder {record['backbone_fingerprint']}, but the one at hand is "
             f"{backbone.fingerprint}; materialize image_features again, or give the encoder that made them"
         )
-    towers = build_satclip(config.model_settings(encoder), config.seed)
-    towers.image_backbone.load_state_dict(backbone.state_dict())
+    towers = _assemble(backbone, encoder, config)
     towers.image_backbone.requires_grad_(False)
     if isinstance(towers.image_projection, ImageProjection):
         towers.image_projection.fit_standardisation(training.plain)
+    return towers
+
+
+def build_towers_over(backbone: ImageBackbone, config: TrainingConfig) -> SatCLIP:
+    """Untrained towers with the weights of a backbone, frozen or not, and a head that does not standardise yet."""
+    assert isinstance(backbone, nn.Module)
+    return _assemble(backbone, backbone.config, config)
+
+
+def _assemble(backbone: nn.Module, encoder: ImageBackboneConfig, config: TrainingConfig) -> SatCLIP:
+    towers = build_satclip(config.model_settings(encoder), config.seed)
+    towers.image_backbone.load_state_dict(backbone.state_dict())
     return towers
 
 

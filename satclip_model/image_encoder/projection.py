@@ -35,6 +35,11 @@ class ImageProjection(nn.Module):
     def fit_standardisation(self, features: Float[Tensor, "batch feature"]) -> None:
         """Takes mean and standard deviation of the training features; constant features keep scale 1."""
         deviation, mean = torch.std_mean(features.double(), dim=0, correction=0)
+        self.standardise_by(mean, deviation)
+
+    @torch.no_grad()
+    def standardise_by(self, mean: Float[Tensor, " feature"], deviation: Float[Tensor, " feature"]) -> None:
+        """Takes mean and standard deviation as they were measured; constant features keep scale 1."""
         scale = torch.where(deviation > 1e-6 * mean.abs() + 1e-12, deviation, torch.ones_like(deviation))
         self.feature_mean.copy_(mean)
         self.feature_scale.copy_(scale)

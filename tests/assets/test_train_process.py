@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from assets.train_process import command
 from assets.training import SatclipCheckpointConfig
-from pipelines.training.config import TrainingConfig
+from pipelines.training.named_configs import TrainingPlan
 from tests.conftest import REPOSITORY
 
 
@@ -25,8 +25,8 @@ def test_ranks_in_the_step_are_refused() -> None:
 
 def test_where_a_training_runs_is_no_setting_of_it() -> None:
     config = SatclipCheckpointConfig(num_processes=4, run_in="subprocess", epochs=7)
-    assert type(config.settings) is TrainingConfig
-    assert config.settings == SatclipCheckpointConfig(epochs=7).settings
+    assert type(config.plan) is TrainingPlan
+    assert config.plan == SatclipCheckpointConfig(epochs=7).plan
 
 
 def test_a_process_without_its_parent_ends() -> None:

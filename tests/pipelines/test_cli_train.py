@@ -57,11 +57,28 @@ def test_a_training_that_is_stopped_says_how_to_go_on(
     assert open_run(workspace).record["config"]["seed"] == 1
 
 
+def test_pixels_are_trained_on_without_a_bank(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(workspace.glob("features/*"))
+    assert train(workspace, "--set", "source=pixels", "--set", "loader.num_workers=0", "--set", "seed=2") == 0
+    run = open_run(workspace)
+    assert f"checkpoint {run.checkpoint_path}" in capsys.readouterr().out
+    assert (run.record["image_features"]["source"], run.record["config"]["seed"]) == ("pixels", 2)
+    assert run.record["image_features"]["views"]["num_views"] == 2
+    assert run.record["backbone"]["num_filters"] == 4
+    assert sorted(workspace.glob("features/*")) == before
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
         (["--set", "epoch=3"], "epoch: Extra inputs are not permitted"),
         (["--dataset-version", "none"], "none"),
+        (["--set", "trainable_backbone=true", "--set", "source=pixels"], "trainable_backbone is true, but the filters"),
+        (["--set", "loader.num_workers=9"], "loader is set, but source is 'bank'"),
+        (
+            ["--set", "source=pixels", "--set", "backbone={kind: moco_resnet18, weights: none.pth}"],
+            "weights of the image backbone: none.pth: no such",
+        ),
         (
             ["--set", "backbone={kind: moco_vit16, weights: none.pth}"],
             "weights of the image backbone: none.pth: no such",

@@ -105,7 +105,8 @@ def test_bad_options_are_told(tables, capsys):
             ["--table", table, "--target", "nix", "--out", "s.csv", "--model", "sincos"],
             "predicts column 'nix'; found columns",
         ),
-        (["--table", table, "--target", "x", "--out", "s.csv", "--model", "gone.ckpt"], "gone.ckpt: no such file"),
+        (["--table", table, "--target", "x", "--out", "s.csv"], "--lon-column x --lat-column y"),
+        (["--tasks", "air_temperature", "--out", "s.csv", "--model", "gone.ckpt"], "gone.ckpt: no such file"),
     ):
         assert main(["evaluate", *arguments]) == 1
         assert told in capsys.readouterr().err

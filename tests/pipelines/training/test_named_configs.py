@@ -49,6 +49,17 @@ def test_settings_are_overridden_by_name() -> None:
     assert plan.backbone.kind == "moco_vit16"
 
 
+def test_pixels_take_backbone_views_and_loader_of_the_file() -> None:
+    assert all(read_training_plan(name).source == "bank" for name in config_names())
+    assert read_training_plan("vit16-l40").pixels is None
+    options = ["source=pixels", "trainable_backbone=true", "loader.num_workers=8", "views.num_views=2"]
+    plan = read_training_plan("vit16-l40", options)
+    assert plan.pixels is not None
+    assert plan.pixels.backbone == plan.backbone
+    assert (plan.pixels.loader.num_workers, plan.pixels.views.num_views, plan.pixels.trainable_backbone) == (8, 2, True)
+    assert plan.training == read_training_plan("vit16-l40").training
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
@@ -56,6 +67,9 @@ def test_settings_are_overridden_by_name() -> None:
         (["views.number=3"], r"views\.number: Extra inputs are not permitted"),
         (["epochs=0"], r"epochs: Input should be greater than or equal to 1"),
         (["early_stopping_patience=2", "validation_fraction=0"], "validation_fraction is 0; keep places"),
+        (["trainable_backbone=true", "backbone={kind: moco_vit16}"], "trainable_backbone is set, but source is 'bank'"),
+        (["loader.num_workers=9"], "loader is set, but source is 'bank'"),
+        (["source=pixels", "trainable_backbone=true"], "filters of random_convolutional follow from their seed"),
         (["epochs"], r"--set epochs: expected NAME=VALUE, such as"),
         (["training.epochs=3"], r"--set training\.epochs=3: expected NAME=VALUE"),
         (["epochs=[3"], r"--set epochs=\[3: the value is not readable as YAML"),

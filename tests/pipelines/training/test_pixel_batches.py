@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from pipelines.errors import ConfigurationError, StoreError
 from pipelines.features.config import ViewsConfig
@@ -20,7 +22,9 @@ from pipelines.patches.dataset import PatchDataset
 from pipelines.training import pixel_reading
 from pipelines.training.config import PixelLoaderConfig
 from pipelines.training.pixels import PixelBatches, open_shard_reader, pixel_places
+from tests.pipelines.training.fatal_reader import FatalReader
 from tests.pipelines.training.pixel_dataset import publish_small_dataset
+from tests.processes import processes_of_session
 
 CPU = torch.device("cpu")
 SERIAL = PixelLoaderConfig(num_workers=0, part_size=5)
@@ -147,6 +151,26 @@ def test_each_epoch_has_its_own_view_of_a_place(dataset: PatchDataset) -> None:
         assert not torch.allclose(found, plain[rows], atol=1e-2)
 
 
+def test_workers_do_not_run_the_main_module(
+    dataset: PatchDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = ModuleType("__main__")
+    main.__file__ = str(tmp_path / "main.py")
+    (tmp_path / "main.py").write_text(f"from pathlib import Path\nPath({str(tmp_path)!r}, 'ran').touch()\n")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    next(iter(open_batches(dataset, PARALLEL)))
+    assert sys.modules["__main__"] is main
+    assert not (tmp_path / "ran").exists()
+
+
+def test_workers_that_are_killed_again_are_told(dataset: PatchDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))
+    reader = FatalReader(open_shard_reader(dataset))
+    batches = PixelBatches(pixel_places(dataset), reader, 8, PARALLEL, CPU)
+    with pytest.raises(ConfigurationError, match=r"patches are killed again and again .* lower num_workers"):
+        read_epoch(batches)
+
+
 def test_a_damaged_shard_is_named_in_the_training_process(tmp_path: Path) -> None:
     dataset = publish_small_dataset(tmp_path, 20)
     path = dataset.store.shard_path(1)
@@ -191,15 +215,3 @@ def test_no_process_and_no_shared_memory_stays_behind(dataset: PatchDataset, man
         time.sleep(0.1)
     assert processes_of_session(process.pid) == []
     assert [each.name for each in Path("/dev/shm").glob(f"*_{process.pid}_*")] == []
-
-
-def processes_of_session(session: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(path.parent.name))
-    return found

@@ -16,9 +16,9 @@ from pipelines.training.config import PixelLoaderConfig, TrainingConfig
 from pipelines.training.datamodule import PlaceDataModule, PlaceTensors
 from pipelines.training.fitting import fit
 from pipelines.training.pixel_datamodule import PixelDataModule
-from pipelines.training.pixels import PixelBatches, open_shard_reader, pixel_places
+from pipelines.training.pixels import PixelBatches, open_shard_reader
 from pipelines.training.ranks import ALONE, Ranks
-from pipelines.training.splits import split_places
+from pipelines.training.splits import split_pixel_places, split_places
 from pipelines.training.towers import build_module, build_towers
 from pipelines.training.validation import validate
 from satclip_model.config import MoCoConfig
@@ -71,7 +71,8 @@ def train_losses(towers: SatCLIP, data: PixelDataModule | PlaceDataModule, folde
 
 
 def open_pixels(dataset: PatchDataset, loader: PixelLoaderConfig = SERIAL, **options: Any) -> PixelDataModule:
-    return PixelDataModule(pixel_places(dataset), open_shard_reader(dataset), CONFIG, loader, CPU, **options)
+    places = split_pixel_places(dataset, CONFIG)
+    return PixelDataModule(*places, open_shard_reader(dataset), CONFIG, loader, CPU, **options)
 
 
 @pytest.mark.parametrize(("rounded", "tolerance"), [(True, 1e-3), (False, 1e-5)])
@@ -83,8 +84,8 @@ def test_losses_of_every_step_are_those_of_the_bank(
     assert pixels.training.place_ids.tolist() == training.place_ids.tolist()
     assert pixels.validation.place_ids.tolist() == validation.place_ids.tolist()
     if not rounded:
-        training = unrounded(training, pixels.plain_batches(pixels.training))
-        validation = unrounded(validation, pixels.plain_batches(pixels.validation))
+        training = unrounded(training, pixels.plain_dataloader("train"))
+        validation = unrounded(validation, pixels.plain_dataloader("val"))
     towers = build_towers(image_features, CONFIG, training, open_backbone(BACKBONE))
     by_pixels = copy.deepcopy(towers)
     bank = PlaceDataModule(training, validation, CONFIG.batch_size, CONFIG.seed, CONFIG.epochs)
@@ -94,7 +95,7 @@ def test_losses_of_every_step_are_those_of_the_bank(
     assert found == pytest.approx(expected, abs=tolerance, rel=0)
     assert expected[-1] < expected[0] - 0.05
     measured, wanted = (
-        validate(model, data.val_dataloader(), 0) for model, data in ((by_pixels, pixels), (towers, bank))
+        validate(model, data.val_dataloader(), 0, 16) for model, data in ((by_pixels, pixels), (towers, bank))
     )
     assert measured["val_loss"] == pytest.approx(wanted["val_loss"], abs=tolerance, rel=0)
     torch.testing.assert_close(by_pixels.image_backbone.state_dict(), towers.image_backbone.state_dict())
