@@ -2,6 +2,7 @@
 
 SatclipError
 ├── ConfigurationError   a setting that cannot be honoured
+│   └── MissingWeightsError  weights that are not there: the user names them, or asks for the download
 ├── CatalogError         the STAC API: unreachable, no such collection, nothing found
 ├── SceneReadError       a scene could not be read now; the next run may succeed
 ├── SceneContentError    a verdict on a scene's content; another scene must serve
@@ -10,6 +11,7 @@ SatclipError
 ├── ArtefactError        an artefact whose recorded parents are not the ones at hand
 ├── ClusterError         the Dask cluster: unreachable, lost, or without workers
 └── TableError           a table of points: missing column, coordinate out of range
+    └── MissingTableError  a table that is not there: the user downloads it, or asks for the download
 """
 
 
@@ -19,6 +21,10 @@ class SatclipError(Exception):
 
 class ConfigurationError(SatclipError):
     """A setting that cannot be honoured."""
+
+
+class MissingWeightsError(ConfigurationError):
+    """Weights that are not there; they must be named, installed, or their download asked for."""
 
 
 class CatalogError(SatclipError):
@@ -62,3 +68,7 @@ class ClusterError(SatclipError):
 
 class TableError(SatclipError):
     """A table of points with a missing column or a coordinate out of range."""
+
+
+class MissingTableError(TableError):
+    """A table that is not there; it must be downloaded, or its download asked for."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pipelines.errors import TableError
-from pipelines.evaluation.baselines import LocationFeatures
+from pipelines.evaluation.methods import LocationFeatures
 from pipelines.evaluation.probes import ridge_out_of_fold
 from pipelines.evaluation.splits import Folds, SplitConfig
 from pipelines.evaluation.tasks import TaskData
@@ -227,6 +227,8 @@ def _score_rows(
     num_resamples: int,
 ) -> list[dict[str, Any]]:
     kind = task.config.kind
+    if kind == "multilabel":
+        raise TableError(f"task {task.config.name}: {kind} targets have no score; name a single class")
     prediction = ridge_out_of_fold(features, task.target, folds.fold, kind).prediction
     whole = np.ones((1, int(folds.block.max()) + 1))
     rng = np.random.default_rng(seed)

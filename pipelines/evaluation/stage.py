@@ -8,13 +8,13 @@ import pandas as pd
 from pipelines.atomic import replacing
 from pipelines.embeddings.products import embeddings_path
 from pipelines.errors import ArtefactError
-from pipelines.evaluation.baselines import (
+from pipelines.evaluation.embedded import open_exported
+from pipelines.evaluation.methods import (
     EncodingAlone,
     LocationFeatures,
     SinCosCoordinates,
     UntrainedEncoder,
 )
-from pipelines.evaluation.embedded import open_exported
 from pipelines.evaluation.scores import evaluate
 from pipelines.evaluation.splits import SplitConfig
 from pipelines.evaluation.tasks import TaskConfig, load_task

@@ -4,7 +4,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, mean_squared_error, r2_score
 
 from pipelines.errors import TableError
-from pipelines.evaluation.baselines import EncoderFeatures, SinCosCoordinates
+from pipelines.evaluation.methods import EncoderFeatures, SinCosCoordinates
 from pipelines.evaluation.scores import (
     COLUMNS,
     bootstrap_intervals,

@@ -1,35 +1,15 @@
-"""What embeddings are compared with: features of a place that need no training on images."""
+"""Features of a place that need no training on images."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.evaluation.methods.base import batches, dotted_name
+
 if TYPE_CHECKING:
     from satclip_model.config import LocationEncoderConfig, PositionalEncodingConfig
-
-BATCH_SIZE = 8192
-
-
-class LocationFeatures(Protocol):
-    """Anything that turns places into features.
-
-    Attributes:
-        name: Short name in the rows of scores.
-        target: What computes the features: a dotted name, or a checkpoint's SHA-256.
-    """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-    @property
-    def target(self) -> str: ...  # noqa: D102
-
-    def features(self, lonlat_deg: NDArray[np.float64]) -> NDArray[Any]:
-        """Finite features, shape (n, f), of places, shape (n, 2), longitude first in degrees."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -41,7 +21,7 @@ class SinCosCoordinates:
     @property
     def target(self) -> str:
         """Dotted name of this class."""
-        return _dotted_name(self)
+        return dotted_name(self)
 
     def features(self, lonlat_deg: NDArray[np.float64]) -> NDArray[np.float64]:
         """Features, shape (n, 4): sin lon, cos lon, sin lat, cos lat."""
@@ -67,7 +47,7 @@ class EncodingAlone:
     @property
     def target(self) -> str:
         """Dotted name of this class."""
-        return _dotted_name(self)
+        return dotted_name(self)
 
     def features(self, lonlat_deg: NDArray[np.float64]) -> NDArray[np.float64]:
         """Features, shape (n, ``config.encoding_dim``)."""
@@ -77,8 +57,8 @@ class EncodingAlone:
 
         encoding = build_positional_encoding(self.config)
         with torch.inference_mode():
-            batches = [encoding(torch.from_numpy(batch)).numpy() for batch in _batches(lonlat_deg)]
-        return np.concatenate(batches).astype(np.float64, copy=False)
+            parts = [encoding(torch.from_numpy(batch)).numpy() for batch in batches(lonlat_deg)]
+        return np.concatenate(parts).astype(np.float64, copy=False)
 
 
 @dataclass(frozen=True)
@@ -92,7 +72,7 @@ class UntrainedEncoder:
     @property
     def target(self) -> str:
         """Dotted name of this class."""
-        return _dotted_name(self)
+        return dotted_name(self)
 
     def features(self, lonlat_deg: NDArray[np.float64]) -> NDArray[np.float64]:
         """Un-normalised outputs, shape (n, embedding_dim)."""
@@ -102,33 +82,5 @@ class UntrainedEncoder:
 
         encoder = build_location_encoder(self.config, self.seed).eval()
         with torch.inference_mode():
-            batches = [encoder(torch.from_numpy(batch)).numpy() for batch in _batches(lonlat_deg)]
-        return np.concatenate(batches).astype(np.float64, copy=False)
-
-
-@dataclass(frozen=True)
-class EncoderFeatures:
-    """Embeddings of an encoder at hand.
-
-    Attributes:
-        name: Short name in the rows of scores.
-        encode: Takes places, shape (b, 2), longitude first in degrees; returns embeddings, shape (b, e).
-        target: What the encoder is, for example its checkpoint's SHA-256.
-    """
-
-    name: str
-    encode: Callable[[NDArray[np.float64]], NDArray[Any]]
-    target: str
-
-    def features(self, lonlat_deg: NDArray[np.float64]) -> NDArray[Any]:
-        """Embeddings, shape (n, e)."""
-        return np.concatenate([np.asarray(self.encode(batch)) for batch in _batches(lonlat_deg)])
-
-
-def _batches(lonlat_deg: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    places = np.ascontiguousarray(lonlat_deg, dtype=np.float64)
-    return [places[start : start + BATCH_SIZE] for start in range(0, max(len(places), 1), BATCH_SIZE)]
-
-
-def _dotted_name(method: object) -> str:
-    return f"{type(method).__module__}.{type(method).__qualname__}"
+            parts = [encoder(torch.from_numpy(batch)).numpy() for batch in batches(lonlat_deg)]
+        return np.concatenate(parts).astype(np.float64, copy=False)

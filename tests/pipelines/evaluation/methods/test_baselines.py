@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipelines.evaluation.baselines import EncoderFeatures, EncodingAlone, SinCosCoordinates, UntrainedEncoder
+from pipelines.evaluation.methods import EncoderFeatures, EncodingAlone, SinCosCoordinates, UntrainedEncoder
 from satclip_model.config import LocationEncoderConfig, SirenConfig, SphericalHarmonicsConfig
 
 
@@ -40,7 +40,7 @@ def test_an_untrained_encoder_is_decided_by_its_seed(lonlat_deg):
 
 
 def test_an_encoder_is_called_batch_by_batch(lonlat_deg, monkeypatch):
-    monkeypatch.setattr("pipelines.evaluation.baselines.BATCH_SIZE", 128)
+    monkeypatch.setattr("pipelines.evaluation.methods.base.BATCH_SIZE", 128)
     sizes = []
     method = EncoderFeatures("satclip", lambda batch: sizes.append(len(batch)) or batch * 2, target="ab12")
     np.testing.assert_array_equal(method.features(lonlat_deg), lonlat_deg * 2)
@@ -50,6 +50,6 @@ def test_an_encoder_is_called_batch_by_batch(lonlat_deg, monkeypatch):
 def test_methods_name_themselves():
     assert (SinCosCoordinates().name, SinCosCoordinates().target) == (
         "sincos",
-        "pipelines.evaluation.baselines.SinCosCoordinates",
+        "pipelines.evaluation.methods.baselines.SinCosCoordinates",
     )
     assert EncodingAlone(SphericalHarmonicsConfig(num_degrees=3)).name == "harmonics"
