@@ -12,6 +12,7 @@ from assets.embeddings import location_embeddings
 from assets.evaluation import DownstreamScoresConfig, downstream_scores
 from assets.metadata import listed
 from assets.patches import patch_dataset
+from assets.presets import registered_names
 from assets.resources import WorkspaceResource
 from assets.sampling import sampling_manifest
 from assets.training import satclip_checkpoint
@@ -250,7 +251,10 @@ def embeddings_beat_coordinates(workspace: WorkspaceResource) -> dg.AssetCheckRe
 
 def _task_names() -> dict[str, str]:
     """Names of the checks of the preset's tasks, and the tasks."""
-    names = [each.name for each in DownstreamScoresConfig().tasks]
+    config = DownstreamScoresConfig()
+    names = [each.name for each in config.tasks]
+    if config.registered:
+        names += registered_names(None if config.registered == ["all"] else set(config.registered))
     return {f"{re.sub(r'[^0-9A-Za-z_]', '_', name)}_is_sound": name for name in names}
 
 
@@ -271,9 +275,10 @@ def _task_checks() -> list[dg.AssetChecksDefinition]:
         from pipelines.evaluation.stage import MODEL_NAME
 
         for check, task in tasks.items():
-            faults = faults_of_task(workspace.path, task, MODEL_NAME)
+            faults, evaluated = faults_of_task(workspace.path, task, MODEL_NAME)
             yield dg.AssetCheckResult(
                 passed=not faults,
+                severity=dg.AssetCheckSeverity.ERROR if evaluated else dg.AssetCheckSeverity.WARN,
                 check_name=check,
                 asset_key=downstream_scores.key,
                 metadata={"faults": dg.MetadataValue.json(faults)},

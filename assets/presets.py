@@ -9,6 +9,7 @@ import dagster as dg
 import yaml
 
 FOLDER = Path(__file__).parent / "config"
+REGISTRY = Path(__file__).parents[1] / "pipelines" / "evaluation" / "tasks" / "registry"
 
 
 def preset_names() -> list[str]:
@@ -52,3 +53,15 @@ def read_preset(name: str, assets: set[str] | None = None) -> dict[str, Any]:
     if assets is not None:
         config["ops"] = {name: value for name, value in config.get("ops", {}).items() if name in assets}
     return config
+
+
+def registered_names(datasets: set[str] | None = None) -> list[str]:
+    """Names of registered tasks, all or those named or of data sets named, without loading what evaluates them."""
+    names: list[str] = []
+    for path in sorted(REGISTRY.glob("*.yaml")):
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for task in document["tasks"] if isinstance(document, dict) and "tasks" in document else [document]:
+            shared = document if isinstance(document, dict) else {}
+            if datasets is None or {task["name"], task.get("dataset", shared.get("dataset"))} & datasets:
+                names.append(task["name"])
+    return names

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipelines.embeddings.export import embed_points, write_embeddings
 from pipelines.embeddings.grid import land_grid
 from pipelines.embeddings.points import read_points
-from pipelines.errors import ArtefactError, ConfigurationError, MissingTableError
+from pipelines.errors import ArtefactError, ConfigurationError, TableError
 from pipelines.evaluation.tasks import TaskConfig, load_task, table_source
 from pipelines.provenance import file_sha256
 from pipelines.sampling.land import is_land
@@ -80,7 +80,7 @@ def build_embeddings(
 ) -> dict[str, int]:
     """Embeds the land grid, every table and the places of every task, each into a GeoParquet file of the workspace.
 
-    A task whose table is not there is left out.
+    A task whose table is not there, or cannot be used, is left out.
 
     Returns:
         Points per name; the land grid comes first.
@@ -105,7 +105,7 @@ def build_embeddings(
     for task in tasks:
         try:
             places = np.unique(load_task(task, tables_root).lonlat_deg, axis=0)
-        except MissingTableError as error:
+        except TableError as error:
             logger.warning("embeddings %s: left out: %s", task.name, error)
             continue
         points[task.name] = pd.DataFrame(places, columns=["lon", "lat"])

@@ -17,8 +17,8 @@ from pipelines.evaluation.stage import PROTOCOL, scores_path
 REQUIRED_BASELINES: Final = ("sincos", "harmonics", "untrained")
 
 
-def faults_of_task(root: Path, task: str, model_name: str) -> list[str]:
-    """What is wrong with the scores of a task of a workspace; see `find_faults`.
+def faults_of_task(root: Path, task: str, model_name: str) -> tuple[list[str], bool]:
+    """What is wrong with the scores of a task of a workspace, see `find_faults`, and whether it was evaluated at all.
 
     Raises:
         ArtefactError: There are no scores, or no embeddings of the task.
@@ -29,10 +29,10 @@ def faults_of_task(root: Path, task: str, model_name: str) -> list[str]:
     scores = pd.read_parquet(path)
     own = scores[scores["task"] == task]
     if own.empty:
-        return ["no scores: the task was not evaluated, or could not be; see the log of downstream_scores"]
+        return ["no scores: the task was not evaluated, or could not be; see the log of downstream_scores"], False
     protocol = EvaluationProtocol.model_validate_json(scores.attrs[PROTOCOL])
     places = read_embeddings(embeddings_path(root, task)).lonlat_deg
-    return find_faults(own, places, protocol, model_name)
+    return find_faults(own, places, protocol, model_name), True
 
 
 def find_faults(

@@ -27,12 +27,18 @@ from pipelines.drawing import (
 )
 from pipelines.embeddings.grid import GlobalGrid
 from pipelines.evaluation.intervals import LEADING_METRICS
-from pipelines.evaluation.summaries import split_label, summarize
+from pipelines.evaluation.summaries import split_label, summarize, with_interpolation
 from pipelines.patches.radiometry import reflectance
 
 SPLIT_COLORS = ("#a6cbe3", BLUE, GREEN, ORANGE)
-MODEL_LABELS = {"sincos": "sin/cos", "harmonics": "harmonics alone", "untrained": "untrained encoder"}
-METRIC_LABELS = {"r2": "R²", "mse": "MSE of the standardised target", "accuracy": "accuracy", "macro_f1": "macro F1"}
+MODEL_LABELS = {
+    "sincos": "sin/cos", "harmonics": "harmonics alone", "untrained": "untrained encoder", "idw": "interpolation",
+    "geoclip": "GeoCLIP", "sinr": "SINR",
+}  # fmt: skip
+METRIC_LABELS = {
+    "r2": "R²", "mse": "MSE of the standardised target", "accuracy": "accuracy", "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+}  # fmt: skip
 TRUE_COLOR_BANDS = ("B04", "B03", "B02")
 STRETCH_PERCENTILE = 99.0
 STRETCH_SHARE = 80.0
@@ -200,13 +206,17 @@ def embedding_map(lonlat_deg: NDArray[np.float64], embeddings: NDArray[Any], gri
 def scores_chart(scores: pd.DataFrame, model_name: str | None = None) -> Figure:
     """Leading metric of every task: a group of bars per model, a bar per split, 95 % intervals.
 
+    Of several probes on features the first is shown; interpolation, which has none, is shown beside it.
+
     Args:
         scores: Rows as of :func:`pipelines.evaluation.scores.evaluate`; several seeds are averaged.
         model_name: The model in question, set in bold.
     """
-    means = summarize(scores)
-    means = means[means["metric_name"].isin(LEADING_METRICS)]
-    means = means.assign(label=[split_label(*pair) for pair in zip(means["split"], means["cell_deg"], strict=True)])
+    means = with_interpolation(summarize(scores).dropna(subset=["metric_value"]))
+    probe = str(means["method"].iloc[0])
+    means = means[means["metric_name"].isin(LEADING_METRICS) & (means["method"] == probe)]
+    named = zip(means["split"], means["cell_deg"], means["fold_name"], strict=True)
+    means = means.assign(label=[split_label(*each) for each in named])
     tasks, models = list(dict.fromkeys(means["task"])), list(dict.fromkeys(means["model_name"]))
     labels = list(dict.fromkeys(means["label"]))
     num_columns = min(3, len(tasks))
@@ -218,7 +228,7 @@ def scores_chart(scores: pd.DataFrame, model_name: str | None = None) -> Figure:
     write_title(
         figure,
         "Downstream scores",
-        "ridge on frozen features, out of fold; bars: mean over seeds, lines: 95 % interval",
+        f"{probe} on frozen features, out of fold; bars: mean over seeds, lines: 95 % interval",
     )
     panel_width = (width - left_inches) / num_columns
     for index, task in enumerate(tasks):

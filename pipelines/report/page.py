@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from pipelines.atomic import replacing
 from pipelines.evaluation.intervals import LEADING_METRICS
-from pipelines.evaluation.summaries import plain, split_label, summarize
+from pipelines.evaluation.summaries import plain, split_label, summarize, with_interpolation
 from pipelines.pages import jpeg_uri, png_uri, render_page
 from pipelines.report.figures import METRIC_LABELS, MODEL_LABELS
 
@@ -87,6 +87,7 @@ def render_report(content: ReportContent) -> str:
         valid_share=content.num_valid / num_places if num_places else 0.0,
         rejected=sorted(content.rejected.items(), key=lambda item: (-item[1], item[0])),
         table=_score_rows(content.scores, content.model_name),
+        gaps=_gaps(content.scores),
         models=[(MODEL_LABELS.get(name, name), name == content.model_name) for name in _models(content.scores)],
         seeds=sorted(int(seed) for seed in content.scores["seed"].unique()),
         images={
@@ -111,34 +112,44 @@ def _models(scores: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(scores["model_name"]))
 
 
+def _gaps(scores: pd.DataFrame) -> list[tuple[str, str]]:
+    """What has no value, and why."""
+    if "note" not in scores:
+        return []
+    rows = scores[scores["metric_value"].isna()]
+    told = rows["model_name"] + ", " + rows["task"] + ", " + rows["split"]
+    return list(dict.fromkeys(zip(told, rows["note"], strict=True)))
+
+
 def _score_rows(scores: pd.DataFrame, model_name: str) -> list[dict[str, Any]]:
-    means = summarize(scores)
+    means = with_interpolation(summarize(scores))
     means = means[means["metric_name"].isin(LEADING_METRICS)]
     models, rows = _models(scores), []
-    for (task, split, cell_deg, metric), group in means.groupby(
-        ["task", "split", "cell_deg", "metric_name"], sort=False, dropna=False
-    ):
+    keys = ["task", "split", "cell_deg", "fold_name", "method", "metric_name"]
+    for (task, split, cell_deg, fold_name, probe, metric), group in means.groupby(keys, sort=False, dropna=False):
         by_model = {record["model_name"]: record for record in group.to_dict("records")}
-        others = [record["metric_value"] for name, record in by_model.items() if name != model_name]
-        own = by_model.get(model_name)
-        margin = own["metric_value"] - max(others) if own and others else np.nan
-        best = max(record["metric_value"] for record in by_model.values())
+        values = {name: float(record["metric_value"]) for name, record in by_model.items()}
+        known = {name: value for name, value in values.items() if not np.isnan(value)}
+        others = [value for name, value in known.items() if name != model_name]
+        margin = known[model_name] - max(others) if model_name in known and others else None
+        best = max(known.values(), default=np.nan)
         rows.append(
             {
                 "task": task,
-                "split": split_label(str(split), float(cell_deg)),
+                "split": split_label(str(split), float(cell_deg), str(fold_name)),
+                "probe": probe,
                 "metric": METRIC_LABELS[str(metric)],
                 "num_places": int(group["n_samples"].iloc[0]),
                 "cells": [_cell(by_model.get(name), best, name == model_name) for name in models],
-                "margin": None if np.isnan(margin) else float(margin),
+                "margin": None if margin is None else float(margin),
             }
         )
     return rows
 
 
 def _cell(record: Mapping[str, Any] | None, best: float, is_model: bool) -> dict[str, Any]:
-    if record is None:
-        return {"value": "", "interval": "", "is_best": False, "is_model": is_model}
+    if record is None or np.isnan(record["metric_value"]):
+        return {"value": "" if record is None else "-", "interval": "", "is_best": False, "is_model": is_model}
     return {
         "value": plain(record["metric_value"], 3),
         "interval": f"{plain(record['ci_lower'], 2)} to {plain(record['ci_upper'], 2)}",

@@ -59,7 +59,7 @@ def scores_of(values):
                 row = dict.fromkeys(COLUMNS, "x") | {
                     "task": task, "task_type": task_type, "metric_name": metric, "split": split, "cell_deg": cell_deg,
                     "metric_value": value, "ci_lower": value - 0.1, "ci_upper": value + 0.1, "seed": 0,
-                    "model_name": model,
+                    "model_name": model, "fold_name": "",
                 }  # fmt: skip
                 rows.append(row)
     return pd.DataFrame(rows)
