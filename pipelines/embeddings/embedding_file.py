@@ -93,6 +93,7 @@ def writing_embeddings(
             compression="zstd",
             use_dictionary=list(content.others.names),
             use_byte_stream_split=["lon", "lat", *names],
+            write_statistics=["lon", "lat", *content.others.names],
         ) as parquet:
 
             def write(lonlat_deg: NDArray[np.float64], others: pa.Table, embeddings: NDArray[Any]) -> None:
