@@ -50,7 +50,7 @@ def write_int8_grid(source: Path, path: Path) -> QuantizationError:
         source: Zarr group of `pipelines.embeddings.grid_streaming.embed_grid`.
         path: Zarr group to write, whole or not at all.
     """
-    group = zarr.open_group(source, mode="r")
+    group: Any = zarr.open_group(source, mode="r")
     largest = np.zeros(group[VARIABLE].shape[-1])
     for rows in _rows(group):
         largest = np.maximum(largest, np.nanmax(np.abs(rows), axis=(0, 1), initial=0.0, where=~np.isnan(rows)))
@@ -114,7 +114,7 @@ def write_component_picture(source: Path, path: Path) -> None:
     Raises:
         ConfigurationError: Embeddings have fewer than three components.
     """
-    group = zarr.open_group(source, mode="r")
+    group: Any = zarr.open_group(source, mode="r")
     mean, components, explained = _principal_components(group)
     scores = np.concatenate([(rows - mean) @ components.T for rows in _rows(group)])
     present = ~np.isnan(scores[..., 0])
@@ -155,7 +155,7 @@ def _write_cog(
 
 
 def _principal_components(
-    group: zarr.Group,
+    group: Any,  # noqa: ANN401
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Mean (e,), components (3, e) and their share of variance (3,); a component's largest loading is positive."""
     dim = group[VARIABLE].shape[-1]
@@ -173,7 +173,7 @@ def _principal_components(
     return mean, components * np.where(largest < 0, -1.0, 1.0), explained
 
 
-def _rows(group: zarr.Group) -> Iterator[NDArray[np.float64]]:
+def _rows(group: Any) -> Iterator[NDArray[np.float64]]:  # noqa: ANN401
     array = group[VARIABLE]
     step = int(array.shards[0])
     for start in range(0, array.shape[0], step):

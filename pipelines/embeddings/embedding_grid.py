@@ -31,7 +31,7 @@ CHUNK_COMPONENTS: Final = 32
 INT8_FILL: Final = -128
 """Stored where there is no embedding; numbers use -127 to 127."""
 
-WriteRows = Callable[[NDArray[np.floating[Any]]], None]
+WriteRows = Callable[[NDArray[Any]], None]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def writing_embedding_grid(
         array, mask = _create_variable(group, content), _create_mask(group, content)
         written = 0
 
-        def write(rows: NDArray[np.floating[Any]]) -> None:
+        def write(rows: NDArray[Any]) -> None:
             nonlocal written
             rows = rows.astype(content.dtype, copy=False)
             array[written : written + len(rows)] = rows

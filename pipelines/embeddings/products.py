@@ -158,7 +158,7 @@ def build_embeddings(
         TableError: A table cannot be read or holds coordinates out of range. Nothing is written then.
     """
     _require_distinct([LAND_GRID, *(each.name for each in tables), *(each.name for each in tasks)])
-    encoder, provenance, folder = open_encoder(run), embedding_provenance(run), root / "embeddings"
+    folder = root / "embeddings"
     with ExitStack() as opened:
         streams = {each.name: opened.enter_context(_table_points(each, tables_root)) for each in tables}
         skipped = []
@@ -168,6 +168,7 @@ def build_embeddings(
             except MissingTableError as missing:
                 logger.warning("embeddings %s: skipped: %s", task.name, missing)
                 skipped.append(task.name)
+        encoder, provenance = open_encoder(run), embedding_provenance(run)
         begin_products(folder)
         products, error = _grid_products(root, encoder, grid, provenance)
         counts = {LAND_GRID: products[0].num_points}
@@ -203,7 +204,7 @@ def _grid_products(
             error = write_int8_grid(stored, grid_path(root, "int8"))
         if "cog" in formats:
             write_component_picture(stored, grid_path(root, "cog"))
-        group = zarr.open_group(stored, mode="r")
+        group: Any = zarr.open_group(stored, mode="r")
         cells = np.asarray(group[MASK][:]).sum(axis=1).tolist()
         details = dict(group.attrs["satclip_provenance"])
     west, east, south, north = grid.extent_deg
