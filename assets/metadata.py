@@ -99,14 +99,14 @@ def retrieval_curves(history_path: Path) -> dg.MarkdownMetadataValue:
     return picture(draw(pd.read_csv(history_path)))
 
 
-def embedding_map(path: Path, resolution_deg: float) -> dg.MarkdownMetadataValue:
-    """Three principal components of the land grid's embeddings as red, green and blue."""
+def embedding_map(path: Path, resolution_deg: float, lat_bounds_deg: tuple[float, float]) -> dg.MarkdownMetadataValue:
+    """Three principal components of the grid's embeddings as red, green and blue."""
     from pipelines.embeddings.export import read_embeddings
     from pipelines.embeddings.grid import GlobalGrid
     from pipelines.report.figures import embedding_map as draw
 
     grid = read_embeddings(path)
-    return picture(draw(grid.lonlat_deg, grid.embeddings, GlobalGrid(resolution_deg, (-56.0, 84.0))))
+    return picture(draw(grid.lonlat_deg, grid.embeddings, GlobalGrid(resolution_deg, lat_bounds_deg)))
 
 
 def score_chart(scores: "pd.DataFrame") -> dg.MarkdownMetadataValue:

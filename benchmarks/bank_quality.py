@@ -24,7 +24,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from pipelines.embeddings.products import PointTable, build_embeddings
+from pipelines.embeddings.products import GridProducts, PointTable, build_embeddings
+from pipelines.evaluation.run import EvaluationProtocol
+from pipelines.evaluation.splits import SplitConfig
 from pipelines.evaluation.stage import MODEL_NAME, score_embeddings
 from pipelines.evaluation.tasks import TaskConfig
 from pipelines.features.backbones import open_backbone
@@ -74,8 +76,10 @@ def measure(options: argparse.Namespace) -> pd.DataFrame:
 def _scores(folder: Path, run_name: str, tasks: list[TaskConfig], seed: int) -> dict[str, float]:
     run, tables = open_run(folder, run_name), os.environ.get("SATCLIP_TABLES_ROOT")
     wanted = [PointTable(task.name, task.table, task.lon_column, task.lat_column) for task in tasks]
-    build_embeddings(folder, run, CELL_DEG, wanted, tables)
-    scores = score_embeddings(folder, run, tasks, CELL_DEG, [seed], tables)
+    build_embeddings(folder, run, GridProducts(CELL_DEG, formats=("parquet",)), wanted, tables)
+    blocks = (SplitConfig(kind="blocks", cell_deg=CELL_DEG),)
+    protocol = EvaluationProtocol(splits=blocks, seeds=(seed,), interpolation=False)
+    scores = score_embeddings(folder, run, tasks, protocol, tables).scores
     own = scores[(scores["model_name"] == MODEL_NAME) & (scores["split"] == "blocks")]
     found = {(row.task, row.metric_name): float(row.metric_value) for row in own.itertuples()}
     return {f"{task}_{metric}": found[task, metric] for task, metric in TASKS.items()}

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from pipelines.embeddings.products import PointTable, build_embeddings
+from pipelines.embeddings.products import GridProducts, PointTable, build_embeddings
 from pipelines.evaluation.run import EvaluationProtocol
 from pipelines.evaluation.splits import SplitConfig
 from pipelines.evaluation.stage import MODEL_NAME, score_embeddings
@@ -62,7 +62,7 @@ def measure(root: Path, tables_root: str | None, num_labels: int | None = None) 
             result = train(dataset, features, config, run_folder(own, f"seed-{seed}"))
             run = open_run(own, f"seed-{seed}")
             wanted = [PointTable(task.name, task.table, task.lon_column, task.lat_column) for task in tasks]
-            build_embeddings(own, run, 10.0, wanted, tables_root)
+            build_embeddings(own, run, GridProducts(10.0), wanted, tables_root)
             scores.append(score_embeddings(own, run, tasks, protocol(seed), tables_root).scores)
             counts = {"training_places": result.num_training_places, "validation_places": result.num_validation_places}
             retrieval.append({"seed": seed, **counts, **result.metrics})

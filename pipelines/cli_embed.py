@@ -2,12 +2,15 @@
 
 import argparse
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pipelines.errors import ArtefactError, ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pipelines.embeddings.grid import GlobalGrid
     from pipelines.embeddings.streaming import EmbeddingOptions
 
@@ -32,8 +35,8 @@ def add_embed_commands(commands: "Commands") -> None:
     exporting.set_defaults(run=_export_onnx)
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help=MODEL_HELP)
+def _add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument("--model", required=required, help=MODEL_HELP)
     parser.add_argument("--download", action="store_true", help="fetch the checkpoint from the Hub if it is not cached")
     parser.add_argument(
         "--dtype", choices=("float32", "float64"), default=None, help="type to compute in; default that of the weights"
@@ -43,8 +46,15 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _add_embed(commands: "Commands") -> None:
     parser = commands.add_parser("embed", help="embeddings of a table of points or of a global grid, by any checkpoint")
     parser.add_argument("points", nargs="?", default=None, help="CSV, Parquet or GeoParquet; - reads standard input")
-    _add_model(parser)
-    parser.add_argument("--out", type=Path, required=True, help="GeoParquet file; a grid may also be a .zarr folder")
+    _add_model(parser, required=False)
+    parser.add_argument(
+        "--verify",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="instead check the products that coverage.json lists",
+    )
+    parser.add_argument("--out", type=Path, default=None, help="GeoParquet file; a grid may also be a .zarr folder")
     parser.add_argument(
         "--store", choices=("float32", "float16"), default="float32", help="type to store; default float32"
     )
@@ -69,15 +79,28 @@ def _add_embed(commands: "Commands") -> None:
 
 
 def _embed(options: argparse.Namespace) -> int:
+    if options.verify is not None:
+        return _verify(options.verify)
+    for name in ("model", "out"):
+        if getattr(options, name) is None:
+            raise ConfigurationError(f"embed: --{name} is missing; it is needed unless --verify is given")
     grid = _requested_grid(options)
     _require_writable(options.out, (*PARQUET_SUFFIXES, ".zarr") if grid else PARQUET_SUFFIXES)
     try:
         return _embed_grid(options, grid) if grid else _embed_table(options)
     except OSError as error:
-        raise ArtefactError(f"{options.out}: cannot be written ({error.strerror or error})") from error
+        raise ArtefactError(f"{error.filename or 'input'}: cannot be read ({error.strerror or error})") from error
     except KeyboardInterrupt:
         print("satclip: embed was stopped; nothing was written", file=sys.stderr)
         return _INTERRUPTED
+
+
+def _verify(folder: Path) -> int:
+    from pipelines.embeddings.coverage import verify_products
+
+    for product in verify_products(folder):
+        print(f"verified  {product.num_points} points: {folder / product.path}")
+    return 0
 
 
 def _embed_table(options: argparse.Namespace) -> int:
@@ -87,7 +110,8 @@ def _embed_table(options: argparse.Namespace) -> int:
     settings = _settings(options)
     with open_points(options.points, options.lon_column, options.lat_column) as points:
         encoder, provenance = open_location_encoder(options.model, options.dtype, options.download)
-        embed_table(encoder, points, options.out, settings, provenance)
+        with _writing(options.out):
+            embed_table(encoder, points, options.out, settings, provenance)
         print(f"embedded  {points.num_points} points, {encoder.config.embedding_dim} numbers each: {options.out}")
     return 0
 
@@ -98,10 +122,19 @@ def _embed_grid(options: argparse.Namespace, grid: "GlobalGrid") -> int:
 
     settings = _settings(options)
     encoder, provenance = open_location_encoder(options.model, options.dtype, options.download)
-    embed_grid(encoder, grid, options.out, settings, provenance, options.land_only)
+    with _writing(options.out):
+        embed_grid(encoder, grid, options.out, settings, provenance, options.land_only)
     rows, columns = grid.shape
     print(f"embedded  {rows} x {columns} cells, {encoder.config.embedding_dim} numbers each: {options.out}")
     return 0
+
+
+@contextmanager
+def _writing(path: Path) -> "Iterator[None]":
+    try:
+        yield
+    except OSError as error:
+        raise ArtefactError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _settings(options: argparse.Namespace) -> "EmbeddingOptions":

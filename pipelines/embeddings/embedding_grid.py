@@ -11,11 +11,11 @@ from typing import Any, Final
 from uuid import uuid4
 
 import numpy as np
-import pyproj
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
+from pipelines.embeddings.conventions import GRID_MAPPING, crs_attributes, spatial_attributes
 from pipelines.errors import ConfigurationError
 from pipelines.provenance import package_versions
 
@@ -23,8 +23,15 @@ logger = logging.getLogger(__name__)
 
 VARIABLE: Final = "location_embedding"
 DIMENSIONS: Final = ("lat", "lon", "embedding")
+MASK: Final = "present"
+"""Variable (lat, lon), 1 where a cell holds an embedding."""
+CHUNK_ROWS: Final = 8
+CHUNK_COLUMNS: Final = 32
+CHUNK_COMPONENTS: Final = 32
+INT8_FILL: Final = -128
+"""Stored where there is no embedding; numbers use -127 to 127."""
 
-WriteRows = Callable[[NDArray[np.floating[Any]]], None]
+WriteRows = Callable[[NDArray[Any]], None]
 
 
 @dataclass(frozen=True)
@@ -35,15 +42,34 @@ class EmbeddingGridContent:
         lon_deg: Longitudes of the columns.
         lat_deg: Latitudes of the rows.
         embedding_dim: Length of an embedding.
-        dtype: float32 or float16.
-        rows_per_chunk: Rows written at a time; a chunk holds whole rows.
+        dtype: float32, float16 or int8.
+        rows_per_shard: Rows written at a time; a shard holds whole rows, cut into chunks of at most 8 rows,
+            32 columns and 32 components, so that neither a map of one component nor the vector of one place reads all.
+        scale: Per component, what an int8 is multiplied by, shape (embedding_dim,); None for floating-point numbers.
     """
 
     lon_deg: NDArray[np.float64]
     lat_deg: NDArray[np.float64]
     embedding_dim: int
     dtype: np.dtype[Any]
-    rows_per_chunk: int
+    rows_per_shard: int
+    scale: NDArray[np.float32] | None = None
+
+    @property
+    def chunks(self) -> tuple[int, int, int]:
+        """Rows, columns and components that are compressed, and read, together."""
+        rows = min(CHUNK_ROWS, self.rows_per_shard, len(self.lat_deg))
+        return rows, min(CHUNK_COLUMNS, len(self.lon_deg)), min(CHUNK_COMPONENTS, self.embedding_dim)
+
+    @property
+    def shards(self) -> tuple[int, int, int]:
+        """Rows, columns and components of a file: whole chunks that cover whole rows."""
+        rows, columns, components = self.chunks
+        return (
+            rows * max(1, self.rows_per_shard // rows),
+            columns * -(-len(self.lon_deg) // columns),
+            components * -(-self.embedding_dim // components),
+        )
 
 
 def require_replaceable(path: Path) -> None:
@@ -56,34 +82,42 @@ def require_replaceable(path: Path) -> None:
 def writing_embedding_grid(
     path: Path, content: EmbeddingGridContent, provenance: Mapping[str, Any]
 ) -> Iterator[WriteRows]:
-    """Yields a function that appends rows of a grid, shape (rows, columns, embedding_dim), NaN where there is nothing.
+    """Yields a function that appends rows of a grid, shape (rows, columns, embedding_dim).
+
+    Where there is nothing, floating-point rows hold NaN and int8 rows -128.
 
     The group holds ``location_embedding`` (lat, lon, embedding), its coordinates with CF attributes, and the
-    provenance as attribute ``satclip_provenance``. It appears whole when the block ends, in place of a group that was
-    there, and not at all if it ends with an error.
+    provenance as attribute ``satclip_provenance``; a mask ``present`` (lat, lon) says which cells hold one.
+    What is put into the provenance before the block ends is recorded too. The group appears whole when the block
+    ends, in place of a group that was there, and not at all if it ends with an error.
 
     Raises:
         ConfigurationError: Something other than a Zarr group is at ``path``.
         ValueError: Fewer or more rows than the grid has.
-    Source: CF conventions 1.12, https://cfconventions.org/
+    Source: CF conventions 1.12, https://cfconventions.org/; GeoZarr's conventions ``proj:`` and ``spatial:`` 1,
+        https://github.com/zarr-conventions
     """
     require_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
     try:
-        group = zarr.open_group(partial, mode="w-", attributes=_attributes(provenance))
+        group = zarr.open_group(partial, mode="w-", attributes=_attributes(content, provenance))
         _write_coordinates(group, content)
-        array = _create_variable(group, content)
+        array, mask = _create_variable(group, content), _create_mask(group, content)
         written = 0
 
-        def write(rows: NDArray[np.floating[Any]]) -> None:
+        def write(rows: NDArray[Any]) -> None:
             nonlocal written
-            array[written : written + len(rows)] = rows.astype(content.dtype, copy=False)
+            rows = rows.astype(content.dtype, copy=False)
+            array[written : written + len(rows)] = rows
+            present = rows[..., 0] != INT8_FILL if content.scale is not None else ~np.isnan(rows[..., 0])
+            mask[written : written + len(rows)] = present.astype(np.uint8)
             written += len(rows)
 
         yield write
         if written != len(content.lat_deg):
             raise ValueError(f"{written} rows were written; the grid has {len(content.lat_deg)}")
+        group.attrs.update(_attributes(content, provenance))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Consolidated metadata", category=zarr.errors.ZarrUserWarning)
             zarr.consolidate_metadata(group.store)
@@ -93,10 +127,11 @@ def writing_embedding_grid(
     logger.info("%s: wrote %d rows of %d embeddings", path, written, len(content.lon_deg))
 
 
-def _attributes(provenance: Mapping[str, Any]) -> dict[str, Any]:
+def _attributes(content: EmbeddingGridContent, provenance: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "Conventions": "CF-1.12",
         "title": "Location embeddings of a global grid",
+        **spatial_attributes(content.lon_deg, content.lat_deg),
         "satclip_provenance": {"package_versions": package_versions(), **provenance},
     }
 
@@ -106,12 +141,45 @@ def _create_variable(group: zarr.Group, content: EmbeddingGridContent) -> zarr.A
     return group.create_array(
         VARIABLE,
         shape=shape,
-        chunks=(min(content.rows_per_chunk, shape[0]), *shape[1:]),
+        chunks=content.chunks,
+        shards=content.shards,
         dtype=content.dtype,
-        fill_value=np.nan,
+        fill_value=np.nan if content.scale is None else INT8_FILL,
         compressors=[BloscCodec(typesize=content.dtype.itemsize, cname="zstd", clevel=1, shuffle="shuffle")],
         dimension_names=DIMENSIONS,
-        attributes={"long_name": "location embedding", "units": "1", "grid_mapping": "crs"},
+        attributes=_variable_attributes(content),
+    )
+
+
+def _variable_attributes(content: EmbeddingGridContent) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
+        "long_name": "location embedding",
+        "units": "1",
+        "grid_mapping": GRID_MAPPING,
+        "ancillary_variables": MASK,
+        **spatial_attributes(content.lon_deg, content.lat_deg),
+    }
+    if content.scale is not None:
+        attributes["missing_value"] = INT8_FILL
+        attributes["comment"] = "multiply by the variable scale, one number per component, to have the embedding"
+    return attributes
+
+
+def _create_mask(group: zarr.Group, content: EmbeddingGridContent) -> zarr.Array[Any]:
+    shape = (len(content.lat_deg), len(content.lon_deg))
+    return group.create_array(
+        MASK,
+        shape=shape,
+        chunks=(min(content.shards[0], shape[0]), shape[1]),
+        dtype="uint8",
+        fill_value=0,
+        dimension_names=DIMENSIONS[:2],
+        attributes={
+            "long_name": "whether the cell holds an embedding",
+            "flag_values": [0, 1],
+            "flag_meanings": "absent present",
+            "grid_mapping": GRID_MAPPING,
+        },
     )
 
 
@@ -126,8 +194,22 @@ def _write_coordinates(group: zarr.Group, content: EmbeddingGridContent) -> None
             name, shape=values.shape, dtype=values.dtype, dimension_names=(name,), attributes=dict(attributes)
         )
         array[:] = values
-    wgs84 = pyproj.CRS.from_epsg(4326)
-    crs = group.create_array("crs", shape=(), dtype="int32", dimension_names=(), attributes=wgs84.to_cf())
+    if content.scale is not None:
+        scale = group.create_array(
+            "scale",
+            shape=content.scale.shape,
+            dtype=content.scale.dtype,
+            dimension_names=("embedding",),
+            attributes={"long_name": "what an int8 of this component is multiplied by", "units": "1"},
+        )
+        scale[:] = content.scale
+    crs = group.create_array(
+        GRID_MAPPING,
+        shape=(),
+        dtype="int32",
+        dimension_names=(),
+        attributes=crs_attributes(content.lon_deg, content.lat_deg),
+    )
     crs[...] = np.int32(0)
 
 

@@ -1,8 +1,7 @@
 """Embeddings as GeoParquet that names the checkpoint it came from."""
 
 import json
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +19,14 @@ from pipelines.embeddings.embedding_file import (
     writing_embeddings,
 )
 from pipelines.errors import ArtefactError
-from pipelines.progress import Progress
 
 __all__ = [
     "LocationEmbeddings",
-    "embed_points",
     "embedding_columns",
     "read_embeddings",
     "read_provenance",
     "write_embeddings",
 ]
-
-logger = logging.getLogger(__name__)
 
 REQUIRED_PROVENANCE = ("checkpoint_sha256", "dataset_version")
 
@@ -55,39 +50,6 @@ class LocationEmbeddings:
     def lonlat_deg(self) -> NDArray[np.float64]:
         """Places, shape (n, 2), longitude first."""
         return np.asarray(self.points[["lon", "lat"]], dtype=np.float64)
-
-
-def embed_points(
-    encode: Callable[[NDArray[np.float64]], NDArray[Any]], points: pd.DataFrame, batch_size: int = 8192
-) -> NDArray[np.float32]:
-    """Embeddings of points, float32, shape (n, embedding_dim), computed batch by batch.
-
-    Args:
-        encode: Takes places, shape (b, 2), longitude first in degrees; returns finite numbers, shape (b, e).
-        points: Columns ``lon`` and ``lat``.
-        batch_size: Places per call of ``encode``.
-
-    Raises:
-        ValueError: No points, a batch size under 1, or an encoder that returns another shape or a number not finite.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
-    if len(points) == 0:
-        raise ValueError("there are no points to embed")
-    lonlat_deg = points[["lon", "lat"]].to_numpy(dtype=np.float64)
-    progress = Progress(logger, "embeddings", len(points), "points")
-    batches: list[NDArray[np.float32]] = []
-    for start in range(0, len(lonlat_deg), batch_size):
-        batch = lonlat_deg[start : start + batch_size]
-        encoded = np.asarray(encode(batch), dtype=np.float32)
-        if encoded.ndim != 2 or len(encoded) != len(batch) or (batches and encoded.shape[1] != batches[0].shape[1]):
-            raise ValueError(f"the encoder returned shape {encoded.shape} for {len(batch)} places")
-        if not np.isfinite(encoded).all():
-            first = int(np.flatnonzero(~np.isfinite(encoded).all(axis=1))[0])
-            raise ValueError(f"the encoder returned a number that is not finite at lon, lat {batch[first].tolist()}")
-        batches.append(encoded)
-        progress.advance(len(batch))
-    return np.concatenate(batches)
 
 
 def write_embeddings(

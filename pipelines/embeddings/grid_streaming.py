@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.embeddings.embedding_file import EmbeddingFileContent, writing_embeddings
-from pipelines.embeddings.embedding_grid import EmbeddingGridContent, writing_embedding_grid
+from pipelines.embeddings.embedding_grid import CHUNK_ROWS, EmbeddingGridContent, writing_embedding_grid
 from pipelines.embeddings.grid import GlobalGrid
 from pipelines.embeddings.streaming import EmbeddingOptions, as_stored, computation_record
 from pipelines.errors import ConfigurationError
@@ -50,7 +50,10 @@ def embed_grid(
         ConfigurationError: No cell is on land, a number is too large for the stored type, or something other than a
             Zarr group is in the place of one.
     """
-    rows = _GridRows(grid, max(1, options.points_per_batch(encoder) // grid.shape[1]), land_only, encoder, options)
+    rows_per_block = max(1, options.points_per_batch(encoder) // grid.shape[1])
+    if path.suffix == ZARR_SUFFIX and rows_per_block > CHUNK_ROWS:
+        rows_per_block -= rows_per_block % CHUNK_ROWS
+    rows = _GridRows(grid, rows_per_block, land_only, encoder, options)
     recorded = {
         **provenance,
         **computation_record(encoder, options),

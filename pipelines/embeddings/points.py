@@ -46,7 +46,7 @@ def read_table(source: str) -> pd.DataFrame:
     Raises:
         TableError: The source cannot be fetched or read, or has no rows.
     """
-    content = _fetch(source) if is_url(source) else _open_local(source)
+    content = fetch_table(source) if is_url(source) else _open_local(source)
     with content:
         magic = content.read(4)
         content.seek(0)
@@ -158,7 +158,8 @@ def _open_local(source: str) -> IO[bytes]:
         raise TableError(f"{source}: cannot be opened ({error.strerror}); expected a file: {SUPPORTED}") from error
 
 
-def _fetch(source: str) -> IO[bytes]:
+def fetch_table(source: str) -> IO[bytes]:
+    """The content of an address; TableError if it cannot be fetched."""
     retry = Retry(total=NUM_RETRIES, backoff_factor=0.3, status_forcelist=TRANSIENT_STATUS, raise_on_status=False)
     with requests.Session() as session:
         session.mount("http://", HTTPAdapter(max_retries=retry))

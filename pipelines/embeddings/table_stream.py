@@ -85,6 +85,10 @@ def _survey(path: Path, source: str, lonlat_columns: tuple[str, str]) -> PointSt
     named = lonlat_columns if set(lonlat_columns) <= set(file.columns) else None
     if named is None and not file.has_geometry:
         raise TableError(missing_columns(file.columns, source, *lonlat_columns))
+    if named is None and lonlat_columns != ("lon", "lat"):
+        raise TableError(
+            f"{missing_columns(file.columns, source, *lonlat_columns)} Leave both out to read the geometry"
+        )
     others = [name for name in file.columns if named is None or name not in named]
     require_free_names(others, source, *lonlat_columns)
     types = {name: _ColumnType() for name in others} if file.schema is None else {}

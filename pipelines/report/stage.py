@@ -84,7 +84,11 @@ def _figures(
         "sample_map": sample_map(dataset.places, is_land),
         "gallery": patch_gallery(read_true_color(dataset, chosen), place_captions(dataset.places, chosen)),
         "loss_curves": loss_curves(pd.read_csv(run.history_path)),
-        "embedding_map": embedding_map(grid.lonlat_deg, grid.embeddings, GlobalGrid(resolution_deg, (-56.0, 84.0))),
+        "embedding_map": embedding_map(
+            grid.lonlat_deg,
+            grid.embeddings,
+            GlobalGrid(resolution_deg, tuple(grid.provenance.get("lat_bounds_deg", (-56.0, 84.0)))),
+        ),
         "scores_chart": scores_chart(scores, MODEL_NAME),
     }
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.embeddings.export import embed_points, embedding_columns, read_embeddings, write_embeddings
+from pipelines.embeddings.export import embedding_columns, read_embeddings, write_embeddings
 from pipelines.errors import ArtefactError
 
 PROVENANCE = {"checkpoint_sha256": "ab" * 32, "dataset_version": "20220101-test", "package_versions": {"torch": "2"}}
@@ -104,34 +104,6 @@ def test_what_cannot_be_written_is_refused_and_leaves_no_file(tmp_path, points, 
     with pytest.raises(ValueError, match=message):
         write_embeddings(path, **arguments)
     assert not path.exists()
-
-
-def test_embedding_in_batches_equals_embedding_at_once():
-    rng = np.random.default_rng(3)
-    points = pd.DataFrame({"lon": rng.uniform(-180, 180, 25), "lat": rng.uniform(-90, 90, 25)})
-    sizes = []
-
-    def encode(lonlat_deg):
-        sizes.append(len(lonlat_deg))
-        return np.column_stack([lonlat_deg, lonlat_deg.prod(axis=1)])
-
-    batched = embed_points(encode, points, batch_size=8)
-    assert sizes == [8, 8, 8, 1]
-    np.testing.assert_array_equal(batched, embed_points(encode, points, batch_size=100))
-    np.testing.assert_array_equal(batched[:, 0], points["lon"].astype(np.float32))
-
-
-@pytest.mark.parametrize(
-    ("encode", "message"),
-    [
-        (lambda lonlat_deg: lonlat_deg[:1], r"shape \(1, 2\) for 2 places"),
-        (lambda lonlat_deg: lonlat_deg[:, 0], r"shape \(2,\)"),
-        (lambda lonlat_deg: np.where(lonlat_deg == 7.0, np.nan, 1.0), r"not finite at lon, lat \[7.0, 8.0\]"),
-    ],
-)
-def test_an_encoder_that_misbehaves_is_refused(encode, message):
-    with pytest.raises(ValueError, match=message):
-        embed_points(encode, pd.DataFrame({"lon": [5.0, 7.0], "lat": [6.0, 8.0]}))
 
 
 def test_many_embeddings_take_little_more_than_their_numbers(tmp_path):

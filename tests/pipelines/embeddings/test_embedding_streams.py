@@ -286,7 +286,7 @@ def test_a_grid_is_written_as_zarr_and_replaces_the_one_before(tmp_path, model, 
         values = dataset["location_embedding"]
         assert values.dims == ("lat", "lon", "embedding")
         assert values.dtype == np.float16
-        assert values.data.chunksize == (2, 36, DIM)
+        assert values.data.chunksize == (2, 32, DIM)
         grid = GlobalGrid(10)
         np.testing.assert_array_equal(dataset["lat"], grid.lat_deg)
         np.testing.assert_array_equal(dataset["lon"], grid.lon_deg)
