@@ -18,6 +18,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
 
 demo: export PYTHONWARNINGS := ignore
+demo: export SATCLIP_PRESET := sandbox
 demo: $(INSTALLED) $(INSTANCE) ## Run the whole chain on the embedded sandbox and name what it made
 	@satclip sandbox run -- dagster job execute -m assets.definitions -j full_chain -c assets/config/sandbox.yaml
 	@satclip summary

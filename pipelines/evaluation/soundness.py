@@ -12,13 +12,13 @@ from pipelines.embeddings.export import read_embeddings
 from pipelines.embeddings.products import embeddings_path
 from pipelines.errors import ArtefactError, TableError
 from pipelines.evaluation.run import EvaluationProtocol
-from pipelines.evaluation.stage import PROTOCOL, scores_path
+from pipelines.evaluation.stage import FAILURES, PROTOCOL, scores_path
 
 REQUIRED_BASELINES: Final = ("sincos", "harmonics", "untrained")
 
 
 def faults_of_task(root: Path, task: str, model_name: str) -> tuple[list[str], bool]:
-    """What is wrong with the scores of a task of a workspace, see `find_faults`, and whether it was evaluated at all.
+    """What is wrong with the scores of a task of a workspace, see `find_faults`, and whether it was to be evaluated.
 
     Raises:
         ArtefactError: There are no scores, or no embeddings of the task.
@@ -27,9 +27,12 @@ def faults_of_task(root: Path, task: str, model_name: str) -> tuple[list[str], b
     if not path.is_file():
         raise ArtefactError(f"{path}: no scores yet; materialize downstream_scores")
     scores = pd.read_parquet(path)
+    failures: dict[str, str] = scores.attrs.get(FAILURES, {})
+    if task in failures:
+        return [f"could not be evaluated: {failures[task]}"], True
     own = scores[scores["task"] == task]
     if own.empty:
-        return ["no scores: the task was not evaluated, or could not be; see the log of downstream_scores"], False
+        return [], False
     protocol = EvaluationProtocol.model_validate_json(scores.attrs[PROTOCOL])
     places = read_embeddings(embeddings_path(root, task)).lonlat_deg
     return find_faults(own, places, protocol, model_name), True

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipelines.atomic import replacing
+from pipelines.embeddings.export import read_provenance
 from pipelines.embeddings.products import embeddings_path
 from pipelines.errors import ArtefactError, MissingWeightsError
 from pipelines.evaluation.embedded import open_exported
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 MODEL_NAME = "satclip"
 CHECKPOINT = "checkpoint_sha256"
 PROTOCOL = "evaluation_protocol"
+FAILURES = "not_scored"
 
 
 def scores_path(root: Path) -> Path:
@@ -48,8 +50,9 @@ def score_embeddings(
         tables_root: Where relative table names are looked up.
 
     Raises:
-        ArtefactError: No task could be evaluated.
+        ArtefactError: Embeddings are of another checkpoint, or no task could be evaluated.
     """
+    _require_own_embeddings(root, run, tasks)
     model, _ = read_checkpoint(run.checkpoint_path)
     location = model.config.location
     seed = int(run.record["config"]["seed"])
@@ -71,13 +74,29 @@ def score_embeddings(
         told = "; ".join(f"{name}: {reason}" for name, reason in evaluation.failures.items())
         raise ArtefactError(f"{root}: no task could be evaluated: {told}")
     scores = evaluation.scores
-    scores.attrs.update({CHECKPOINT: run.record["checkpoint_sha256"], PROTOCOL: protocol.model_dump_json()})
+    scores.attrs.update(
+        {
+            CHECKPOINT: run.record["checkpoint_sha256"],
+            PROTOCOL: protocol.model_dump_json(),
+            FAILURES: evaluation.failures,
+        }
+    )
     path = scores_path(root)
     with replacing(path) as partial:
         scores.to_parquet(partial, index=False)
     with replacing(path.with_suffix(".csv")) as partial:
         scores.to_csv(partial, index=False)
     return evaluation
+
+
+def _require_own_embeddings(root: Path, run: TrainedModel, tasks: Sequence[TaskConfig]) -> None:
+    expected = run.record["checkpoint_sha256"]
+    for path in (embeddings_path(root, task.name) for task in tasks):
+        if path.is_file() and (found := read_provenance(path)["checkpoint_sha256"]) != expected:
+            raise ArtefactError(
+                f"{path}: was made by checkpoint {found}, but run {run.name} has {expected}; materialize "
+                "location_embeddings"
+            )
 
 
 def read_scores(root: Path, run: TrainedModel) -> pd.DataFrame:

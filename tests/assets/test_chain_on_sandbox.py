@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from assets.checks import task_check_names
 from assets.embeddings import LocationEmbeddingsConfig, location_embeddings
 from assets.evaluation import DownstreamScoresConfig, TaskSettings, downstream_scores
 from assets.presets import read_preset
@@ -150,7 +151,7 @@ def test_finished_stages_reach_the_event_log_with_their_progress(chain: Chain) -
             for entry in events
             if entry.dagster_event and entry.dagster_event.event_type_value == "ASSET_CHECK_EVALUATION"
         ]
-        assert len(evaluations) == 13
+        assert len(evaluations) == 13 + len(task_check_names())
         assert all(each.passed for each in evaluations if each.blocking)
         materialized = instance.get_materialized_partitions(dg.AssetKey("patches"))
         assert len(materialized) == 80
