@@ -115,13 +115,19 @@ class _FittedRidge:
         alphas: NDArray[np.float64],
         loss: Callable[[NDArray[np.float64], NDArray[np.float64]], float],
     ) -> NDArray[np.float64]:
-        rotated = ((x - self.mean) * self.scale) @ self.eigenvectors
-        return np.array(
-            [
-                loss(rotated @ (self.projected_response / (self.eigenvalues + alpha)[:, None]) + self.mean_response, y)
-                for alpha in alphas
-            ]
-        )
+        """Loss of every penalty on some places.
+
+        The places are multiplied either by the weights of all penalties at once, or by the eigenvectors, whichever are
+        fewer columns.
+        """
+        centered = (x - self.mean) * self.scale
+        shrunk = [self.projected_response / (self.eigenvalues + alpha)[:, None] for alpha in alphas]
+        if len(alphas) * y.shape[1] < len(self.eigenvalues):
+            predicted = np.split(centered @ (self.eigenvectors @ np.hstack(shrunk)), len(alphas), axis=1)
+        else:
+            rotated = centered @ self.eigenvectors
+            predicted = [rotated @ each for each in shrunk]
+        return np.array([loss(each + self.mean_response, y) for each in predicted])
 
 
 @dataclass(frozen=True)
