@@ -22,9 +22,14 @@ class ReportConfig(dg.Config):
 @dg.asset(group_name=GROUP, kinds={"html"}, deps=[patch_dataset, downstream_scores])
 def report(config: ReportConfig, workspace: WorkspaceResource) -> dg.MaterializeResult:
     """One HTML page: where the places are, what the patches look like, how training went, what the embeddings score."""
+    from pipelines.report.model_card import CARD_NAME
     from pipelines.report.stage import build_report
 
     path = build_report(workspace.path, config.run, synthetic=config.synthetic, title=config.title)
     return dg.MaterializeResult(
-        metadata={"path": dg.MetadataValue.path(path), "open": dg.MetadataValue.url(path.as_uri())}
+        metadata={
+            "path": dg.MetadataValue.path(path),
+            "open": dg.MetadataValue.url(path.as_uri()),
+            "model_card": dg.MetadataValue.md(path.with_name(CARD_NAME).read_text(encoding="utf-8")),
+        }
     )

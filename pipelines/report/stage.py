@@ -1,5 +1,7 @@
 """The report of a workspace: from the embedding files and scores of one checkpoint."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from pipelines.report.figures import (
     read_true_color,
     scores_chart,
 )
+from pipelines.report.model_card import CARD_NAME, CardContent, write_model_card
 from pipelines.report.page import LineageStep, ReportContent, write_report
 from pipelines.sampling.land import is_land
 from pipelines.training.checkpoints import TrainedModel, open_run
@@ -35,7 +38,7 @@ RETRIEVAL_ROWS = (
 
 
 def build_report(root: Path, run_name: str, *, synthetic: bool, title: str) -> Path:
-    """Writes the report of a training run: one HTML page, and its pictures beside it.
+    """Writes the report of a training run: one HTML page, its pictures and the model card beside it.
 
     Raises:
         ArtefactError: scores or embeddings are missing or of another checkpoint.
@@ -72,7 +75,26 @@ def build_report(root: Path, run_name: str, *, synthetic: bool, title: str) -> P
         **figures,
     )
     write_report(folder / "report.html", content)
+    write_model_card(folder / CARD_NAME, _card_content(root, dataset, run, scores, synthetic=synthetic))
     return folder / "report.html"
+
+
+def _card_content(
+    root: Path, dataset: PatchDataset, run: TrainedModel, scores: pd.DataFrame, *, synthetic: bool
+) -> CardContent:
+    sensed = pd.to_datetime(dataset.places.loc[dataset.places["valid"], "datetime"], utc=True)
+    plan = root / "sampling" / "plans" / dataset.record.plan_id / "plan.json"
+    search = json.loads(plan.read_text()).get("search_config") or {} if plan.is_file() else {}
+    return CardContent(
+        run=run.record,
+        dataset=asdict(dataset.record),
+        first_date=f"{sensed.min():%Y-%m-%d}",
+        last_date=f"{sensed.max():%Y-%m-%d}",
+        scores=scores,
+        model_name=MODEL_NAME,
+        synthetic=synthetic,
+        max_cloud_cover_percent=search.get("max_cloud_cover_percent"),
+    )
 
 
 def _figures(

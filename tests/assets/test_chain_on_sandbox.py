@@ -85,6 +85,9 @@ def test_every_artefact_exists_and_is_named(chain: Chain) -> None:
     page = artefacts["report"].read_text()
     assert page.count("<img") >= 5
     assert "synthetic" in page.lower()
+    card = artefacts["report"].with_name("README.md").read_text()
+    assert sha256(artefacts["checkpoint"]) in card
+    assert "nothing about Earth" in card
 
 
 def test_scores_are_rows_in_coordbench_columns(chain: Chain) -> None:
