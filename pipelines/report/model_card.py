@@ -12,6 +12,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from pipelines.atomic import replacing
+from pipelines.evaluation.effective_resolution import Resolution
 from pipelines.evaluation.intervals import LEADING_METRICS
 from pipelines.evaluation.summaries import markdown_table, split_label, summarize
 
@@ -37,6 +38,7 @@ class CardContent:
         model_name: The model among them.
         synthetic: Whether the pixels come from a synthetic planet.
         max_cloud_cover_percent: Of the scenes searched; None where that is not recorded.
+        resolution: What the encoder tells apart; None leaves it out.
     """
 
     run: Mapping[str, Any]
@@ -47,6 +49,7 @@ class CardContent:
     model_name: str
     synthetic: bool
     max_cloud_cover_percent: float | None = None
+    resolution: Resolution | None = None
 
 
 def write_model_card(path: Path, content: CardContent) -> None:
@@ -76,6 +79,7 @@ def render_model_card(content: CardContent) -> str:
         table=markdown_table(content.scores).strip(),
         gaps=_gaps(content.scores),
         provenance=_provenance(content),
+        resolution=content.resolution,
     )
     return f"---\n{_front_matter(content)}\n---\n\n{body.strip()}\n"
 

@@ -11,7 +11,9 @@ import pandas as pd
 from pipelines.drawing import sample_map, save_png
 from pipelines.embeddings.export import LocationEmbeddings, read_embeddings
 from pipelines.embeddings.grid import GlobalGrid
-from pipelines.embeddings.products import LAND_GRID, embeddings_path
+from pipelines.embeddings.products import LAND_GRID, embeddings_path, open_encoder
+from pipelines.evaluation.effective_resolution import measure_resolution
+from pipelines.evaluation.methods import EncoderFeatures
 from pipelines.evaluation.stage import MODEL_NAME, read_scores, scores_path
 from pipelines.patches.dataset import PatchDataset, open_patch_dataset, replay_manifest_sha256
 from pipelines.provenance import file_sha256, git_commit, package_versions
@@ -30,6 +32,7 @@ from pipelines.sampling.land import is_land
 from pipelines.training.checkpoints import TrainedModel, open_run
 
 GALLERY_SIZE = 24
+RESOLUTION_PLACES = 4000
 RETRIEVAL_ROWS = (
     ("recall_at_1", "Recall at 1", "share of patches whose own place comes first in a gallery"),
     ("mean_rank", "Mean rank", "of the own place in a gallery"),
@@ -83,6 +86,7 @@ def _card_content(
     root: Path, dataset: PatchDataset, run: TrainedModel, scores: pd.DataFrame, *, synthetic: bool
 ) -> CardContent:
     sensed = pd.to_datetime(dataset.places.loc[dataset.places["valid"], "datetime"], utc=True)
+    method = EncoderFeatures(MODEL_NAME, open_encoder(run).encode, run.record["checkpoint_sha256"])
     plan = root / "sampling" / "plans" / dataset.record.plan_id / "plan.json"
     search = json.loads(plan.read_text()).get("search_config") or {} if plan.is_file() else {}
     return CardContent(
@@ -94,6 +98,7 @@ def _card_content(
         model_name=MODEL_NAME,
         synthetic=synthetic,
         max_cloud_cover_percent=search.get("max_cloud_cover_percent"),
+        resolution=measure_resolution(method, RESOLUTION_PLACES, is_wanted=is_land),
     )
 
 

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from pipelines.evaluation.effective_resolution import Resolution
 from pipelines.evaluation.scores import COLUMNS
 from pipelines.report.model_card import CardContent, render_model_card, write_model_card
 
@@ -74,3 +76,16 @@ def test_a_synthetic_planet_is_named_as_such(content: CardContent) -> None:
     card = render_model_card(CardContent(**{**vars(content), "synthetic": True, "max_cloud_cover_percent": None}))
     assert "nothing about Earth" in card
     assert "% cloud" not in card
+
+
+def test_what_the_encoder_tells_apart_is_told(content: CardContent) -> None:
+    rows = [(100.0, 0.51, 0.49, 0.53), (1000.0, 0.82, 0.8, 0.84)]
+    board = pd.DataFrame(rows, columns=["side_km", "accuracy", "lower", "upper"])
+    similarity = pd.DataFrame({"distance_km": [10.0, 700.0, 5000.0], "mean": [1.0, 0.4, 0.0]})
+    card = render_model_card(replace(content, resolution=Resolution(board, similarity)))
+    assert "told apart is 1,000 km;" in card
+    assert "half way at 700 km" in card
+    assert "| 1,000 | 0.820 | 0.80 to 0.84 |" in card
+    blind = render_model_card(replace(content, resolution=Resolution(board[:1], similarity.assign(mean=1.0))))
+    assert "none of these" in blind
+    assert "does not fall" in blind
