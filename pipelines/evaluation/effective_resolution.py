@@ -23,7 +23,8 @@ class Resolution:
     """What is known of an encoder's fineness.
 
     Attributes:
-        checkerboard: Columns side_km, accuracy, lower, upper (95 %, Wilson); chance is one half.
+        checkerboard: Columns side_km, accuracy, lower, upper (95 %, Wilson), and chance, the share of the commoner
+            colour, which is above one half where few large cells meet the land.
         similarity: Columns distance_km (middle of a bin), mean, lower_decile, upper_decile of the cosine, num_pairs.
     """
 
@@ -32,17 +33,17 @@ class Resolution:
 
     @property
     def finest_side_km(self) -> float:
-        """Smallest side from which on all larger cells are told apart: lower bounds above one half; NaN if none."""
+        """Smallest side from which on all larger cells are told apart: lower bounds above chance; NaN if none."""
         told = self.checkerboard.sort_values("side_km", ascending=False)
-        resolved = told.loc[(told["lower"] > 0.5).cumprod().astype(bool), "side_km"]
+        resolved = told.loc[(told["lower"] > told["chance"]).cumprod().astype(bool), "side_km"]
         return float(resolved.min()) if len(resolved) else float("nan")
 
     @property
     def half_similarity_km(self) -> float:
-        """Distance at which the mean cosine has first fallen half way from its value nearby to its smallest; NaN."""
+        """Distance at which the mean cosine has first fallen half way from 1 to its smallest; NaN if it does not."""
         mean, distance = self.similarity["mean"].to_numpy(), self.similarity["distance_km"].to_numpy()
-        fallen = np.flatnonzero(mean <= (mean[0] + mean.min()) / 2)
-        return float(distance[fallen[0]]) if len(fallen) and mean[0] > mean.min() else float("nan")
+        fallen = np.flatnonzero(mean <= (1.0 + mean.min()) / 2)
+        return float(distance[fallen[0]]) if len(fallen) and mean.min() < 1.0 else float("nan")
 
 
 def measure_resolution(
@@ -77,7 +78,10 @@ def measure_resolution(
         color = checkerboard(places, side_km)
         prediction = (probe or RidgeProbe()).out_of_fold(features, color, folds, "classification", seed).prediction
         right = int((prediction == color).sum())
-        rows.append({"side_km": side_km, "accuracy": right / num_places, **_wilson(right, num_places)})
+        chance = max(float(color.mean()), 1.0 - float(color.mean()))
+        rows.append(
+            {"side_km": side_km, "accuracy": right / num_places, **_wilson(right, num_places), "chance": chance}
+        )
     return Resolution(pd.DataFrame(rows), similarity_by_distance(method, num_places, rng, is_wanted))
 
 

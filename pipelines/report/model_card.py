@@ -32,8 +32,8 @@ class CardContent:
     Attributes:
         run: The record of the training run.
         dataset: The record of its dataset.
-        first_date: Earliest sensing time among the patches, ISO 8601.
-        last_date: Latest.
+        first_date: Day of the earliest image, ISO 8601; empty where times are not recorded.
+        last_date: Day of the latest.
         scores: Rows as of `pipelines.evaluation.scores.evaluate`.
         model_name: The model among them.
         synthetic: Whether the pixels come from a synthetic planet.

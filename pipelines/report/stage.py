@@ -92,8 +92,8 @@ def _card_content(
     return CardContent(
         run=run.record,
         dataset=asdict(dataset.record),
-        first_date=f"{sensed.min():%Y-%m-%d}",
-        last_date=f"{sensed.max():%Y-%m-%d}",
+        first_date="" if sensed.isna().all() else f"{sensed.min():%Y-%m-%d}",
+        last_date="" if sensed.isna().all() else f"{sensed.max():%Y-%m-%d}",
         scores=scores,
         model_name=MODEL_NAME,
         synthetic=synthetic,

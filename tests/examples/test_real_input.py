@@ -38,7 +38,7 @@ def test_s2_100k_is_imported_trained_on_and_scored_at_weather_stations(tmp_path:
     assert (dataset.num_places, dataset.record.num_valid) == (20, 20)
     assert "places    20, with a patch 20, without: none" in out
     scores = pd.read_parquet(root / "evaluation" / "downstream_scores.parquet")
-    assert set(scores["model_name"]) == {"satclip", "sincos", "harmonics", "untrained"}
+    assert set(scores["model_name"]) == {"satclip", "sincos", "harmonics", "untrained", "geoclip", "idw"}
     assert (scores["n_samples"] == 3076).all()
     coordinates = scores[(scores["model_name"] == "sincos") & (scores["metric_name"] == "r2")]
     random_folds = coordinates.loc[coordinates["split"] == "random", "metric_value"].mean()

@@ -25,7 +25,7 @@ class SinCosCoordinates:
 
     def features(self, lonlat_deg: NDArray[np.float64]) -> NDArray[np.float64]:
         """Features, shape (n, 4): sin lon, cos lon, sin lat, cos lat."""
-        lon, lat = np.deg2rad(lonlat_deg).T
+        lon, lat = np.deg2rad(np.concatenate(list(batches(lonlat_deg)))).T
         return np.column_stack([np.sin(lon), np.cos(lon), np.sin(lat), np.cos(lat)])
 
 

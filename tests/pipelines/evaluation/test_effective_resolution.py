@@ -39,6 +39,17 @@ def test_random_features_tell_nothing():
     assert np.isnan(found.finest_side_km)
 
 
+def test_a_commoner_colour_is_no_knowledge():
+    """Where few cells meet the places, guessing the commoner colour is right more than half the time."""
+
+    def is_wanted(drawn):
+        return (checkerboard(drawn, 5000.0) == 0) | (drawn[:, 0] > 140)
+
+    found = measure_resolution(EncoderFeatures("noise", noise, "none"), 1000, sides_km=(5000.0,), is_wanted=is_wanted)
+    assert found.checkerboard["lower"].item() > 0.5
+    assert np.isnan(found.finest_side_km)
+
+
 def test_harmonics_tell_cells_of_their_waves_and_not_finer_ones():
     """Degrees up to 11 have half waves of 1,820 km and more."""
     found = measure_resolution(HARMONICS, 2000, sides_km=(50.0, 200.0, 2200.0, 5000.0))

@@ -78,14 +78,18 @@ def test_a_synthetic_planet_is_named_as_such(content: CardContent) -> None:
     assert "% cloud" not in card
 
 
+def test_times_that_are_not_recorded_are_not_made_up(content: CardContent) -> None:
+    assert "sensed at times that are not recorded" in render_model_card(replace(content, first_date="", last_date=""))
+
+
 def test_what_the_encoder_tells_apart_is_told(content: CardContent) -> None:
-    rows = [(100.0, 0.51, 0.49, 0.53), (1000.0, 0.82, 0.8, 0.84)]
-    board = pd.DataFrame(rows, columns=["side_km", "accuracy", "lower", "upper"])
+    rows = [(100.0, 0.51, 0.49, 0.53, 0.5), (1000.0, 0.82, 0.8, 0.84, 0.52)]
+    board = pd.DataFrame(rows, columns=["side_km", "accuracy", "lower", "upper", "chance"])
     similarity = pd.DataFrame({"distance_km": [10.0, 700.0, 5000.0], "mean": [1.0, 0.4, 0.0]})
     card = render_model_card(replace(content, resolution=Resolution(board, similarity)))
     assert "told apart is 1,000 km;" in card
     assert "half way at 700 km" in card
-    assert "| 1,000 | 0.820 | 0.80 to 0.84 |" in card
+    assert "| 1,000 | 0.820 | 0.80 to 0.84 | 0.520 |" in card
     blind = render_model_card(replace(content, resolution=Resolution(board[:1], similarity.assign(mean=1.0))))
     assert "none of these" in blind
     assert "does not fall" in blind
