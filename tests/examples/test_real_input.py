@@ -43,7 +43,7 @@ def test_s2_100k_is_imported_trained_on_and_scored_at_weather_stations(tmp_path:
     coordinates = scores[(scores["model_name"] == "sincos") & (scores["metric_name"] == "r2")]
     random_folds = coordinates.loc[coordinates["split"] == "random", "metric_value"].mean()
     assert random_folds == pytest.approx(0.852, abs=0.005)  # CoordBench, air_temp, sin/cos ridge: 0.852 +- 0.004
-    assert "| air_temperature | blocks 10° | r2 |" in out
+    assert "| air_temperature | blocks 10° | ridge | r2 |" in out
 
 
 @pytest.mark.timeout(600)
