@@ -82,4 +82,5 @@ def build_module(
     def augment(lonlat_deg: Tensor) -> Tensor:
         return jitter_lonlat(lonlat_deg, config.coordinate_jitter_m, jitter)
 
-    return SatCLIPLightningModule(towers, settings, augment if config.coordinate_jitter_m > 0 else None)
+    jittered = augment if config.coordinate_jitter_m > 0 else None
+    return SatCLIPLightningModule(towers, settings, jittered, logs_steps=False)

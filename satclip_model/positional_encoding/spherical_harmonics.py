@@ -105,6 +105,7 @@ class SphericalHarmonics(nn.Module):
         exact = [_recurrence_coefficients(each) for each in range(1, num_degrees)]
         # Not buffers: float() of a network above must not round them.
         self._coefficients = {(torch.device("cpu"), torch.float64): exact}
+        self._replays = _Replays()
 
     @property
     def encoding_dim(self) -> int:
@@ -123,11 +124,20 @@ class SphericalHarmonics(nn.Module):
         validate_lonlat_deg(lonlat_deg)
         if lonlat_deg.requires_grad and torch.is_grad_enabled():
             return self.traceable(lonlat_deg)
+        if lonlat_deg.is_cuda:
+            return self._replayed(lonlat_deg)
         basis = lonlat_deg.new_empty(self.encoding_dim, len(lonlat_deg), dtype=self.compute_dtype)
         blocks = zip(torch.split(lonlat_deg, _BLOCK_POINTS), torch.split(basis, _BLOCK_POINTS, dim=1), strict=True)
         for places, out in blocks:
             self.writer(out).write(places)
         return basis.T
+
+    def _replayed(self, lonlat_deg: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch basis"]:
+        key = lonlat_deg.device, len(lonlat_deg), self.compute_dtype
+        if key not in self._replays.writers:
+            out = lonlat_deg.new_empty(self.encoding_dim, len(lonlat_deg), dtype=self.compute_dtype)
+            self._replays.writers = {key: self.writer(out)}
+        return self._replays.writers[key].write(lonlat_deg).clone().T
 
     def traceable(self, lonlat_deg: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch basis"]:
         """The basis without checks and in-place operations, for automatic differentiation, compilers and export."""
@@ -208,6 +218,9 @@ class HarmonicsWriter:
     The recurrence runs in the functions' ``compute_dtype`` whatever the type of the buffer. Two levels, one for even
     degrees and one for odd, hold order m in row m + L - 1, and each degree overwrites the one two below.
 
+    On a GPU the launches of all degrees are recorded at the second call and replayed from the third on: they are small,
+    and take several times as long to launch as to run.
+
     Args:
         harmonics: The functions.
         out: The buffer, float32 or float64.
@@ -215,6 +228,8 @@ class HarmonicsWriter:
 
     def __init__(self, harmonics: SphericalHarmonics, out: Float[Tensor, "basis batch"]) -> None:
         self._harmonics, self._out = harmonics, out
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._places: Tensor | None = None
         middle = harmonics.num_degrees - 1
         levels = out.new_zeros(2, 2 * middle + 1, out.shape[1], dtype=harmonics.compute_dtype)
         self._lowest = levels[0, middle]
@@ -227,8 +242,26 @@ class HarmonicsWriter:
             self._steps.append((level[inner], factor, below[inner], gain, ends, whole, target))
 
     @torch.no_grad()
-    def write(self, lonlat_deg: Float[Tensor, "batch 2"]) -> None:
-        """Fills the buffer with the basis at ``lonlat_deg`` (degrees, longitude first), without checks."""
+    def write(self, lonlat_deg: Float[Tensor, "batch 2"]) -> Float[Tensor, "basis batch"]:
+        """Fills the buffer with the basis at ``lonlat_deg`` (degrees, longitude first), unchecked, and gives it."""
+        if not self._out.is_cuda:
+            self._compute(lonlat_deg)
+        elif self._places is None:
+            self._compute(lonlat_deg)
+            self._places = lonlat_deg.double().clone()
+        else:
+            self._places.copy_(lonlat_deg)
+            self._graph = self._graph or self._record(self._places)
+            self._graph.replay()
+        return self._out
+
+    def _record(self, places: Tensor) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(places.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._compute(places)
+        return graph
+
+    def _compute(self, lonlat_deg: Tensor) -> None:
         negligible = max(NEGLIGIBLE[self._out.dtype], NEGLIGIBLE[self._harmonics.compute_dtype])
         cos_polar, sectoral = self._harmonics.starts(lonlat_deg, negligible)
         cos_polar = cos_polar.to(self._harmonics.compute_dtype)
@@ -238,6 +271,19 @@ class HarmonicsWriter:
             inner.mul_(factor).addcmul_(below, cos_polar).mul_(gain)
             ends.copy_(pair)
             target.copy_(whole)
+
+
+class _Replays:
+    """The last buffer that a GPU wrote into; copies of a module, which are not to share it, begin without."""
+
+    def __init__(self) -> None:
+        self.writers: dict[tuple[torch.device, int, torch.dtype], HarmonicsWriter] = {}
+
+    def __deepcopy__(self, memo: object) -> "_Replays":
+        return _Replays()
+
+    def __reduce__(self) -> tuple[type["_Replays"], tuple[()]]:
+        return _Replays, ()
 
 
 def function_orders(num_degrees: int) -> Tensor:

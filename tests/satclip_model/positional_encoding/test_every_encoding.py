@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -172,3 +174,17 @@ def test_a_gpu_gives_the_same_numbers(name: str) -> None:
     assert on_gpu.is_cuda
     tolerance = 1e-4 if name == "discretized" else 1e-11
     torch.testing.assert_close(on_gpu.cpu(), encoding(lonlat(EDGES)), rtol=0, atol=tolerance)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_calls_after_the_first_keep_their_results_apart_on_a_gpu() -> None:
+    encoding = encoding_of(next(iter(HARMONICS)))
+    places = torch.stack([lonlat(EDGES).roll(shift, 0) for shift in range(5)])
+    results = [encoding(each.cuda()) for each in places]
+    copy = deepcopy(encoding)
+    for own, result in zip(places, results, strict=True):
+        torch.testing.assert_close(result.cpu(), encoding(own), rtol=0, atol=1e-11)
+        torch.testing.assert_close(copy(own.cuda()), result, rtol=0, atol=0)
+    shorter = encoding(places[0, :3].cuda())
+    torch.testing.assert_close(shorter, results[0][:3], rtol=0, atol=0)
