@@ -86,6 +86,12 @@ class LandCoverClasses:
         """Descriptions in the order of the classes."""
         return tuple(each.description for each in self.classes)
 
+    @property
+    def nodata_code(self) -> int:
+        """The code of pixels without a class in our own maps: the first of the nodata codes, or one that is free."""
+        free = (code for code in (0, 255, *range(1, 255)) if code not in self.codes)
+        return self.nodata_codes[0] if self.nodata_codes else next(free)
+
     @cached_property
     def sha256(self) -> str:
         """Hash of everything that decides labels: codes, names and nodata codes, in their order."""
