@@ -19,14 +19,16 @@ from pipelines.sampling.tables import read_table, write_table
 
 VALID: Final = "valid"
 NO_PATCH: Final = "no_patch"
+NO_GRID: Final = "no_grid"
 NO_LABEL_ITEM: Final = "no_label_item"
 OTHER_YEAR: Final = "other_year"
 NO_DATA: Final = "nodata"
 UNKNOWN_CODES: Final = "unknown_codes"
 UNREADABLE: Final = "unreadable"
-STATUSES: Final = (VALID, NO_PATCH, NO_LABEL_ITEM, OTHER_YEAR, NO_DATA, UNKNOWN_CODES, UNREADABLE)
-"""A label that may be used; no patch at the place; no map there; none near its date; too few pixels with a class;
-too many pixels of codes that the classes do not name; a file of the map that is missing or damaged."""
+STATUSES: Final = (VALID, NO_PATCH, NO_GRID, NO_LABEL_ITEM, OTHER_YEAR, NO_DATA, UNKNOWN_CODES, UNREADABLE)
+"""A label that may be used; no patch at the place; a patch whose grid is not known; no map there; none near its date;
+too few pixels with a class; too many pixels of codes that the classes do not name; a file of the map that is missing or
+damaged."""
 NO_YEAR: Final = -1
 NO_CODE: Final = -1
 

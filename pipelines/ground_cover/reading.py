@@ -70,10 +70,12 @@ class _OnGrid:
 
 def _window(source: Any, rows: range, cols: range) -> NDArray[Any]:  # noqa: ANN401
     import rioxarray
+    import xarray as xr
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of attributes that the map's publisher wrote
         raster = rioxarray.open_rasterio(source, cache=False, lock=False, parse_coordinates=False)
+        assert isinstance(raster, xr.DataArray)
         window = raster.isel(band=0, y=slice(rows.start, rows.stop), x=slice(cols.start, cols.stop))
         return np.asarray(window.values)
 
