@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.cli_dataset import add_root
+from pipelines.cli_embed import MAX_THREADS
 from pipelines.errors import ArtefactError, ConfigurationError
 from pipelines.workspace import workspace_root
 
@@ -41,18 +42,14 @@ def add_classify_command(commands: "Commands") -> None:
 
 
 def _classify(options: argparse.Namespace) -> int:
-    import torch
-
     from pipelines.features.encoding import choose_device
     from pipelines.ground_cover.classification import ClassifyConfig, classify_scene
     from pipelines.ground_cover.training import open_ground_cover_run
 
     if options.out.suffix not in (".tif", ".tiff"):
         raise ConfigurationError(f"--out is {options.out}; expected a name that ends in .tif")
-    if options.threads is not None:
-        if options.threads < 1:
-            raise ConfigurationError(f"--threads is {options.threads}; expected 1 or more")
-        torch.set_num_threads(options.threads)
+    if options.threads is not None and not 1 <= options.threads <= MAX_THREADS:
+        raise ConfigurationError(f"--threads is {options.threads}; expected 1 to {MAX_THREADS}")
     checkpoint = options.model or open_ground_cover_run(workspace_root(options.root)).checkpoint_path
     config = ClassifyConfig(
         window_px=options.window,
@@ -63,7 +60,7 @@ def _classify(options: argparse.Namespace) -> int:
     )
     device = str(choose_device(options.device))
     try:
-        done = classify_scene(options.scene, checkpoint, options.out, options.classes, config, device)
+        done = classify_scene(options.scene, checkpoint, options.out, options.classes, config, device, options.threads)
     except OSError as error:
         raise ArtefactError(f"{options.out}: cannot be written ({error.strerror or error})") from error
     for name, share in sorted(done.shares.items(), key=lambda each: -each[1]):

@@ -1,6 +1,7 @@
 """A scene and a ground-cover model to a map of classes, those of training or any that are asked for."""
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pipelines.ground_cover.map_files import probabilities_path, write_maps
 from pipelines.ground_cover.scene_raster import open_scene
 from pipelines.ground_cover.training_config import model_classes
 from pipelines.provenance import file_sha256
+from pipelines.training.fitting import limited_threads
 from satclip_model.errors import CheckpointError
 from satclip_model.ground_cover.checkpoint import read_ground_cover
 from satclip_model.ground_cover.config import GroundCoverClass
@@ -29,7 +31,6 @@ _NEW_COLORS: Final = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
 )  # fmt: skip
 """For classes that no mapping describes (Okabe and Ito, Color universal design)."""
-_WINDOWS_AT_ONCE: Final = {"cpu": 8}
 _SMALLEST_LENGTH: Final = 1e-6
 
 
@@ -81,6 +82,7 @@ def classify_scene(
     asked: Sequence[str] = (),
     config: ClassifyConfig | None = None,
     device: str = "cpu",
+    num_threads: int | None = None,
 ) -> Classification:
     """Writes the most probable class of every pixel of a scene, and the probabilities beside it.
 
@@ -91,6 +93,7 @@ def classify_scene(
         asked: Classes to choose from, see `choose_classes`; none for those of training.
         config: Windows and radiometry.
         device: Where the model runs.
+        num_threads: Threads on the CPU; None takes one per core.
 
     Raises:
         ArtefactError: The checkpoint cannot be read.
@@ -98,7 +101,7 @@ def classify_scene(
         SceneContentError: A file of the scene is damaged.
     """
     started = time.monotonic()
-    config = config or ClassifyConfig()
+    config, num_threads = config or ClassifyConfig(), num_threads or os.cpu_count() or 1
     try:
         model, _ = read_ground_cover(checkpoint)
     except CheckpointError as error:
@@ -108,13 +111,15 @@ def classify_scene(
     embeddings = embed_chosen(model, classes, config.source)
     size_px, stride_px = window_size(model, config)
 
+    @torch.inference_mode()
     def classify(reflectance: Tensor) -> Tensor:
         return model.probabilities(reflectance.to(device), embeddings)
 
-    with open_scene(scene_path) as scene, torch.inference_mode():
+    is_cpu = torch.device(device).type == "cpu"
+    with open_scene(scene_path) as scene, limited_threads(1 if is_cpu else 0):
         scores = score_windows(
             scene, classify, len(classes), size_px, stride_px, config.boa_add_offset, config.shift_px,
-            windows_at_once=_WINDOWS_AT_ONCE.get(torch.device(device).type, 128),
+            num_workers=num_threads if is_cpu else 0, windows_at_once=8 if is_cpu else 128,
         )  # fmt: skip
         tags: dict[str, Any] = {
             "checkpoint_sha256": file_sha256(checkpoint),

@@ -6,7 +6,9 @@ window's edge shows.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,7 +91,8 @@ class WindowScores:
         across = self.columns.weights(width, np.arange(width)).T
         total = down @ self.is_known.astype(np.float32) @ across
         summed = np.stack([down @ each @ across for each in np.moveaxis(self.probabilities, 2, 0)])
-        return np.divide(summed, total, out=np.zeros_like(summed), where=total > 0)
+        blended: NDArray[np.float32] = np.divide(summed, total, out=np.zeros_like(summed), where=total > 0)
+        return blended
 
 
 def score_windows(
@@ -100,6 +103,7 @@ def score_windows(
     stride_px: int,
     boa_add_offset: int = 0,
     shift_px: tuple[int, int] = (0, 0),
+    num_workers: int = 1,
     windows_at_once: int = 8,
 ) -> WindowScores:
     """Probabilities of all windows of a scene; beyond its edges the scene is mirrored.
@@ -114,6 +118,7 @@ def score_windows(
         stride_px: Step between windows.
         boa_add_offset: What to add to digital numbers, 0 or -1000.
         shift_px: Where the grid begins, rows and columns.
+        num_workers: Threads that call the model side by side, each with one thread of PyTorch; 0 calls it in this one.
         windows_at_once: Windows that the model is given together; few stay in a CPU's cache.
 
     Raises:
@@ -127,22 +132,39 @@ def score_windows(
     is_known = np.zeros(shape, dtype=bool)
     seen_columns = _mirrored(np.arange(column_starts[0], column_starts[-1] + size_px), scene.width)
     progress = Progress(logger, "dense map", shape[0] * shape[1], "windows")
-    for first in range(0, shape[0], _GRID_ROWS_AT_ONCE):
-        group = row_starts[first : first + _GRID_ROWS_AT_ONCE]
-        dn = scene.read_rows(_mirrored(np.arange(group[0], group[-1] + size_px), scene.height))[:, :, seen_columns]
-        valid = is_valid(dn)
-        reflectance = np.maximum(dn.astype(np.float32) + np.float32(boa_add_offset), 0) / np.float32(QUANTIFICATION)
-        for number, start in enumerate(group - group[0], first):
-            strip = slice(start, start + size_px)
-            for at, windows, known in _windows(
-                reflectance[:, strip], valid[strip], size_px, stride_px, windows_at_once
-            ):
-                is_known[number, at] = known
-                if known.any():
-                    found = classify(torch.from_numpy(windows[known])).float().cpu().numpy()
-                    probabilities[number, np.arange(shape[1])[at][known]] = found
-                progress.advance(len(known))
+
+    def score_row(number: int, reflectance: NDArray[np.float32], valid: NDArray[np.bool_]) -> int:
+        for at, windows, known in _windows(reflectance, valid, size_px, stride_px, windows_at_once):
+            is_known[number, at] = known
+            if known.any():
+                found = classify(torch.from_numpy(windows[known])).float().cpu().numpy()
+                probabilities[number, np.arange(shape[1])[at][known]] = found
+        return shape[1]
+
+    with _workers(num_workers) as apply:
+        for first in range(0, shape[0], _GRID_ROWS_AT_ONCE):
+            group = row_starts[first : first + _GRID_ROWS_AT_ONCE]
+            dn = scene.read_rows(_mirrored(np.arange(group[0], group[-1] + size_px), scene.height))[:, :, seen_columns]
+            valid = is_valid(dn)
+            reflectance = np.maximum(dn.astype(np.float32) + np.float32(boa_add_offset), 0) / np.float32(QUANTIFICATION)
+            strips = [slice(start, start + size_px) for start in (group - group[0]).tolist()]
+            numbers = range(first, first + len(group))
+            for count in apply(score_row, numbers, [reflectance[:, x] for x in strips], [valid[x] for x in strips]):
+                progress.advance(count)
     return WindowScores(probabilities, is_known, rows, columns, (scene.height, scene.width))
+
+
+@contextmanager
+def _workers(num_workers: int) -> Iterator[Callable[..., Iterable[int]]]:
+    """Applies a function to arguments as `map` does, side by side.
+
+    Several threads with one of PyTorch's each share cores better than one whose every small step is divided.
+    """
+    if not num_workers:
+        yield map
+        return
+    with ThreadPoolExecutor(num_workers, "windows", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield pool.map
 
 
 def _windows(

@@ -30,7 +30,8 @@ def probabilities_path(path: Path) -> Path:
 def nodata_code(classes: Sequence[GroundCoverClass]) -> int:
     """A code that no class has: 0, or 255, or the next."""
     taken = {each.code for each in classes}
-    return next(code for code in (0, 255, *range(1, 65_536)) if code not in taken)
+    candidates: tuple[int, ...] = (0, 255, *range(1, 65_536))
+    return next(code for code in candidates if code not in taken)
 
 
 def write_maps(

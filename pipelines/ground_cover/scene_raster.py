@@ -117,7 +117,7 @@ def _files_by_band(folder: Path) -> dict[str, Path]:
         if path.suffix.lower() in _SUFFIXES and match is not None:
             if match[1] in found:
                 raise ConfigurationError(
-                    f"{folder}: {found[match[1]].name} and {path.name} are both band {match[1]}; leave one file per band"
+                    f"{folder}: {found[match[1]].name} and {path.name} are both {match[1]}; leave one file per band"
                 )
             found[match[1]] = path
     missing = [band for band in BANDS if band not in found]
