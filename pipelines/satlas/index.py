@@ -12,6 +12,7 @@ from pipelines.atomic import replacing, write_json
 from pipelines.errors import ArtefactError
 from pipelines.patches.shard_lock import exclusive_writer
 from pipelines.provenance import content_hash, file_sha256
+from pipelines.satlas.months import months_between
 from pipelines.satlas.predictions import TASK_KINDS
 from pipelines.satlas.versions import HISTORY, products_folder, published_names, read_version, version_folders
 
@@ -99,6 +100,30 @@ def read_index(root: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ArtefactError(f"{index_path(root)}: no such file; materialize satlas_index") from error
     return index
+
+
+def damaged_files(root: Path) -> dict[str, str]:
+    """Files of the index that are missing or have another hash now, by path below the folder of products."""
+    damaged = {}
+    for entry in read_index(root)["entries"]:
+        for file, told in entry["files"].items():
+            path = products_folder(root, entry["task"]) / entry["name"] / file
+            if not path.is_file() or file_sha256(path) != told["sha256"]:
+                damaged[f"{entry['task']}/{entry['name']}/{file}"] = "changed" if path.is_file() else "missing"
+    return damaged
+
+
+def missing_months(root: Path) -> dict[str, list[str]]:
+    """Months of a task between its first and last that are not published, by task."""
+    missing = {}
+    for task in TASK_KINDS:
+        there = [
+            each["name"] for each in read_index(root)["entries"] if each["task"] == task and each["name"] != HISTORY
+        ]
+        absent = sorted(set(months_between(there)) - set(there))
+        if absent:
+            missing[task] = absent
+    return missing
 
 
 def _times(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.atomic import replacing, write_json
-from pipelines.errors import ArtefactError, ConfigurationError
+from pipelines.errors import ArtefactError, ConfigurationError, SatclipError
 from pipelines.provenance import content_hash, file_sha256, git_commit, package_versions
 from pipelines.satlas.history import places_of
 from pipelines.satlas.index import read_index
@@ -329,6 +329,33 @@ def _report(found: Validation, samples: "pd.DataFrame", entry: dict[str, Any], c
     parts.append("## The published report, recomputed")
     parts.append(published_table().rstrip())
     return "\n\n".join(parts) + "\n"
+
+
+def validate_tasks(
+    root: Path, tasks: Sequence[str], config: ValidationConfig, references: Mapping[str, str]
+) -> tuple[list[Validation], dict[str, str]]:
+    """Validates several tasks; returns what was found, and why a task could not be validated.
+
+    Args:
+        root: The workspace.
+        tasks: Their names.
+        config: The settings.
+        references: Files of known objects by task.
+
+    Raises:
+        ArtefactError: No task could be validated.
+    """
+    found, failures = [], {}
+    for task in tasks:
+        try:
+            found.append(validate_products(root, task, config, read_references(references.get(task, ""))))
+        except SatclipError as error:
+            logger.warning("%s is not validated: %s", task, error)
+            failures[task] = str(error)
+    if not found:
+        told = "; ".join(f"{task}: {reason}" for task, reason in failures.items())
+        raise ArtefactError(f"{root}: no task could be validated ({told})")
+    return found, failures
 
 
 def read_references(path: str) -> "geopandas.GeoDataFrame | None":
