@@ -41,7 +41,12 @@ def add_product_actions(actions: "Commands") -> None:
     compare.add_argument("--lat-column", default="lat", help="of a CSV")
     compare.add_argument("--where", default=None, metavar="COLUMN=VALUE", help="only these known places")
     compare.set_defaults(run=_compare)
-    for each in (products, index, validate):
+    page = actions.add_parser("map", help="write a page with a map of the products")
+    page.add_argument("--title", default="Satlas products", help="heading of the page")
+    page.add_argument("--library", type=Path, default=None, help="folder with MapLibre; default: the user's cache")
+    page.add_argument("--download", action="store_true", help="fetch MapLibre with npm where it is not there")
+    page.set_defaults(run=_map)
+    for each in (products, index, validate, page):
         add_root(each)
 
 
@@ -125,4 +130,12 @@ def _compare(options: argparse.Namespace) -> int:
     print(
         f"{int(found.sum())} of {len(found)} places have an object within {options.distance_m:g} m: {percent(share)} %"
     )
+    return 0
+
+
+def _map(options: argparse.Namespace) -> int:
+    from pipelines.satlas.map_page import write_map
+
+    path = write_map(workspace_root(options.root), options.title, options.library, download=options.download)
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0

@@ -54,7 +54,7 @@ class MonthProducts:
 
     @property
     def other_months(self) -> Mapping[str, Sequence[str]]:
-        """Months other than the one asked for that got a version by this run, their first or another, and of which tasks."""
+        """Months other than the one asked for that got a version by this run, and of which tasks."""
         months: dict[str, list[str]] = {}
         for each in self.tasks:
             for version in each.published:
