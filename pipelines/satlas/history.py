@@ -87,9 +87,10 @@ def _episodes(present: NDArray[np.bool_], observations: NDArray[np.uint8]) -> ND
 
 def _object_ids(task: str, months: Sequence[str], tracks: Tracks) -> list[str]:
     first = (tracks.row_of >= 0).argmax(axis=1)
+    places = [places_of(frame) for frame in tracks.detections]
     ids = []
-    for rows, month in zip(tracks.row_of.tolist(), first.tolist(), strict=True):
-        lon, lat = places_of(tracks.detections[month].iloc[[rows[month]]])[0]
+    for rows, month in zip(tracks.row_of, first.tolist(), strict=True):
+        lon, lat = places[month][rows[month]]
         text = f"{task} {months[month]} {lon:.5f} {lat:.5f}"
         ids.append(hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS])
     return ids
@@ -102,26 +103,28 @@ def stays(history: History) -> "geopandas.GeoDataFrame":
     (seen), ``start_known`` (an image before did not show it), ``end_known`` (it was judged gone after), ``geometry``
     (as seen last).
     """
+    detections = [_Detections.of(frame) for frame in history.tracks.detections]
     rows = []
-    for number, object_id in enumerate(history.object_ids):
+    for number in range(len(history.object_ids)):
         for stay in range(int(history.episode[number].max(initial=-1)) + 1):
-            inside = np.flatnonzero(history.episode[number] == stay)
-            seen = inside[history.observations[number, inside] == DETECTED]
-            first, last = int(seen[0]), int(seen[-1])
-            earlier = history.observations[number, :first][history.episode[number, :first] < 0]
-            rows.append(
-                {
-                    "object_id": object_id,
-                    "category": _detection(history, number, last)["category"],
-                    "score": max(float(_detection(history, number, month)["score"]) for month in seen.tolist()),
-                    "first_month": history.months[first],
-                    "last_month": history.months[last],
-                    "start_known": bool((earlier == NOT_DETECTED).any()),
-                    "end_known": bool(inside[-1] + 1 < len(history.months)),
-                    "geometry": _detection(history, number, last)["geometry"],
-                }
-            )
+            rows.append(_stay(history, detections, number, stay))
     return _framed(rows, ("object_id", "category", "score", "first_month", "last_month", "start_known", "end_known"))
+
+
+def _stay(history: History, detections: "Sequence[_Detections]", number: int, stay: int) -> dict[str, Any]:
+    inside = np.flatnonzero(history.episode[number] == stay)
+    seen = inside[history.observations[number, inside] == DETECTED].tolist()
+    row_of = history.tracks.row_of[number]
+    before = history.observations[number, : seen[0]][history.episode[number, : seen[0]] < 0]
+    return {
+        "object_id": history.object_ids[number],
+        **detections[seen[-1]].row(row_of[seen[-1]]),
+        "score": max(float(detections[month].score[row_of[month]]) for month in seen),
+        "first_month": history.months[seen[0]],
+        "last_month": history.months[seen[-1]],
+        "start_known": bool((before == NOT_DETECTED).any()),
+        "end_known": bool(inside[-1] + 1 < len(history.months)),
+    }
 
 
 def snapshot(history: History, month: str) -> "geopandas.GeoDataFrame":
@@ -132,6 +135,7 @@ def snapshot(history: History, month: str) -> "geopandas.GeoDataFrame":
     change a verdict), ``detected`` (in this month), ``geometry`` (of the same detection as the score).
     """
     column = history.months.index(month)
+    detections = [_Detections.of(frame) for frame in history.tracks.detections]
     there = (history.episode[:, column] >= 0) & (history.observations[:, column] != NO_IMAGE)
     rows = []
     for number in np.flatnonzero(there).tolist():
@@ -141,7 +145,7 @@ def snapshot(history: History, month: str) -> "geopandas.GeoDataFrame":
         rows.append(
             {
                 "object_id": history.object_ids[number],
-                **_detection(history, number, last),
+                **detections[last].row(history.tracks.row_of[number, last]),
                 "first_month": history.months[int(seen[0])],
                 "last_month": history.months[last],
                 "detected": last == column,
@@ -150,13 +154,25 @@ def snapshot(history: History, month: str) -> "geopandas.GeoDataFrame":
     return _framed(rows, ("object_id", "category", "score", "first_month", "last_month", "detected"))
 
 
-def _detection(history: History, number: int, month: int) -> dict[str, Any]:
-    frame, row = history.tracks.detections[month], history.tracks.row_of[number, month]
-    return {
-        "category": str(frame["category"].iloc[row]),
-        "score": float(frame["score"].iloc[row]),
-        "geometry": frame.geometry.iloc[row],
-    }
+@dataclass(frozen=True)
+class _Detections:
+    """Columns of a month's detections."""
+
+    category: NDArray[np.object_]
+    score: NDArray[np.float64]
+    geometry: NDArray[Any]
+
+    @classmethod
+    def of(cls, frame: "geopandas.GeoDataFrame") -> "_Detections":
+        category = frame["category"].to_numpy(dtype=object)
+        return cls(category, frame["score"].to_numpy(dtype=np.float64), frame.geometry.to_numpy())
+
+    def row(self, number: int) -> dict[str, Any]:
+        return {
+            "category": str(self.category[number]),
+            "score": float(self.score[number]),
+            "geometry": self.geometry[number],
+        }
 
 
 def _framed(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> "geopandas.GeoDataFrame":

@@ -132,12 +132,14 @@ def _described(detections: Sequence["geopandas.GeoDataFrame"], row_of: NDArray[n
     """Objects by their latest category and geometry and their highest score."""
     import geopandas
 
-    latest = row_of.shape[1] - 1 - (row_of[:, ::-1] >= 0).argmax(axis=1) if row_of.size else np.zeros(0, int)
-    seen = [(detections[month], row_of[number, month]) for number, month in enumerate(latest.tolist())]
-    best = [
-        max(float(detections[month]["score"].iloc[row]) for month, row in enumerate(rows) if row >= 0)
-        for rows in row_of.tolist()
-    ]
-    columns = {"category": [str(frame["category"].iloc[row]) for frame, row in seen], "score": best}
-    geometry = [frame.geometry.iloc[row] for frame, row in seen]
-    return Tracks(geopandas.GeoDataFrame(columns, geometry=geometry, crs=WGS84), row_of, detections)
+    number = len(row_of)
+    category, geometry = np.full(number, "", dtype=object), np.full(number, None, dtype=object)
+    score = np.zeros(number)
+    for month, frame in enumerate(detections):
+        seen = np.flatnonzero(row_of[:, month] >= 0)
+        rows = row_of[seen, month]
+        category[seen] = frame["category"].to_numpy(dtype=object)[rows]
+        geometry[seen] = frame.geometry.to_numpy()[rows]
+        score[seen] = np.maximum(score[seen], frame["score"].to_numpy(dtype=np.float64)[rows])
+    objects = geopandas.GeoDataFrame({"category": category, "score": score}, geometry=geometry, crs=WGS84)
+    return Tracks(objects, row_of, detections)

@@ -1,9 +1,10 @@
 """Products of a small world: dated, revised, versioned, the same bytes twice, and nothing where nobody looked."""
 
+import contextlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import geopandas
@@ -167,6 +168,38 @@ def test_a_publication_that_was_interrupted_is_completed(tmp_path: Path) -> None
     (folder / MONTHS[0] / "versions" / "0002").mkdir()
     build(tmp_path, MONTHS[:1])
     assert files_of(folder) == whole
+
+
+def test_killed_anywhere_the_next_run_gives_what_an_undisturbed_one_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for root in (tmp_path / "calm", tmp_path / "killed"):
+        write_turbines(root, MONTHS[0], [STAYING])
+        write_turbines(root, MONTHS[1], [STAYING, BUILT])
+    build(tmp_path / "calm", MONTHS[1:2])
+    expected = files_of(products_folder(tmp_path / "calm", "wind_turbine"))
+    real = {name: getattr(Path, name) for name in ("replace", "rename", "unlink")}
+    steps = 0
+
+    def dying(name: str, at: int) -> Callable[..., object]:
+        def step(*arguments: object, **options: object) -> object:
+            nonlocal steps
+            steps += 1
+            if steps == at:
+                raise KeyboardInterrupt
+            return real[name](*arguments, **options)
+
+        return step
+
+    # One after another in the same workspace: each finds what the one before left.
+    for at in (1, 3, 4, 9, 14, 22, 31):
+        steps = 0
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            for name in real:
+                patch.setattr(Path, name, dying(name, at))
+            build(tmp_path / "killed", MONTHS[1:2])
+    build(tmp_path / "killed", MONTHS[1:2])
+    assert files_of(products_folder(tmp_path / "killed", "wind_turbine")) == expected
 
 
 def test_a_broken_tile_is_named_and_the_others_go_on(tmp_path: Path) -> None:
