@@ -7,20 +7,9 @@ import torch
 from pipelines.errors import ArtefactError
 from pipelines.evaluation.methods import open_method
 from pipelines.evaluation.methods.csp import CSPNetwork
+from tests.pipelines.evaluation.methods.published import write_csp
 
 PLACES = np.array([[13.4, 52.5], [-60.0, -3.0], [180.0, 90.0]])
-SHAPES = {
-    "layers.0.linear.weight": (512, 128), "layers.0.linear.bias": (512,),
-    "layers.0.layernorm.weight": (512,), "layers.0.layernorm.bias": (512,),
-    "layers.1.linear.weight": (256, 512), "layers.1.linear.bias": (256,),
-}  # fmt: skip
-
-
-def published(path: Path, prefix: str = "spa_enc.ffn.", **content: object) -> Path:
-    rng = torch.Generator().manual_seed(5)
-    state = {prefix + name: 0.1 * torch.randn(shape, generator=rng) for name, shape in SHAPES.items()}
-    torch.save({"epoch": 3, "state_dict": {**state, "dec.weight": torch.zeros(2)}, "optimizer": {}, **content}, path)
-    return path
 
 
 def by_hand(path: Path, slope: float) -> np.ndarray:
@@ -40,25 +29,25 @@ def by_hand(path: Path, slope: float) -> np.ndarray:
 
 
 def test_embeddings_are_those_of_the_paper_step_by_step(tmp_path: Path) -> None:
-    path = published(tmp_path / "model_inat_2018_grid_leakyrelu.pth.tar")
+    path = write_csp(tmp_path / "model_inat_2018_grid_leakyrelu.pth.tar")
     method = open_method(f"csp:{path}")
     np.testing.assert_allclose(method.features(PLACES), by_hand(path, 0.2), atol=2e-4)
     assert len(method.target) == 64
 
 
-def test_there_are_as_many_parameters_as_published() -> None:
+def test_there_are_as_many_parameters_as_write_csp() -> None:
     assert sum(each.numel() for each in CSPNetwork("gelu").parameters()) == 198_400
 
 
 def test_the_activation_is_told_by_the_record_or_the_name(tmp_path: Path) -> None:
-    named = open_method(f"csp:{published(tmp_path / 'fmow_gelu.pth.tar')}")
-    recorded = published(tmp_path / "model.pth.tar", "loc_enc.spa_enc.ffn.", params={"spa_f_act": "gelu"})
+    named = open_method(f"csp:{write_csp(tmp_path / 'fmow_gelu.pth.tar')}")
+    recorded = write_csp(tmp_path / "model.pth.tar", "loc_enc.spa_enc.ffn.", params={"spa_f_act": "gelu"})
     np.testing.assert_array_equal(named.features(PLACES), open_method(f"csp:{recorded}").features(PLACES))
     with pytest.raises(ArtefactError, match="tells no activation"):
-        open_method(f"csp:{published(tmp_path / 'unknown.pth.tar')}").features(PLACES)
+        open_method(f"csp:{write_csp(tmp_path / 'unknown.pth.tar')}").features(PLACES)
 
 
 def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
-    path = published(tmp_path / "gelu.pth.tar", "other.")
+    path = write_csp(tmp_path / "gelu.pth.tar", "other.")
     with pytest.raises(ArtefactError, match=r"expected layers\.0\.linear\.weight \(512, 128\)"):
         open_method(f"csp:{path}").features(PLACES)

@@ -7,28 +7,17 @@ from pyproj import Transformer
 
 from pipelines.errors import ArtefactError, MissingWeightsError
 from pipelines.evaluation.methods import open_method
-from pipelines.evaluation.methods.gps2vec import OUTPUT_DIMS, OUTPUTS, GPS2VecNetwork, cell_inputs, utm_cells
+from pipelines.evaluation.methods.gps2vec import OUTPUTS, GPS2VecNetwork, cell_inputs, utm_cells
+from tests.pipelines.evaluation.methods.published import write_gps2vec
 
 h5py = pytest.importorskip("h5py")
 BERLIN, SAO_PAULO = [13.4, 52.5], [-46.6, -23.5]
 
 
-def publish(folder: Path, cell: str, kind: str, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    widths = {"layer1": (400, 512), "layer2": (512, 1024), "layer3": (1024, 2048)}
-    widths |= {name: (2048, OUTPUT_DIMS[name]) for name in OUTPUTS[kind]}
-    folder.mkdir(exist_ok=True)
-    with h5py.File(folder / f"model_{cell}.h5", "w") as file:
-        for name, shape in widths.items():
-            file[f"{name}/{name}/kernel:0"] = rng.normal(0, 0.05, shape).astype(np.float32)
-            file[f"{name}/{name}/bias:0"] = rng.normal(0, 0.05, shape[1]).astype(np.float32)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tag"
-    publish(folder, "33 U", "tag", 1)
-    return folder
+    return write_gps2vec(folder, "33 U")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +68,7 @@ def test_features_are_shares_and_places_without_a_network_are_counted(folder: Pa
 
 
 def test_files_of_another_kind_are_refused(folder: Path, tmp_path: Path) -> None:
-    publish(tmp_path / "mixed", "1 C", "tag", 2)
+    write_gps2vec(tmp_path / "mixed", "1 C")
     with h5py.File(tmp_path / "mixed" / "model_33 U.h5", "w") as file:
         file["layer1/layer1/kernel:0"] = np.zeros((3, 3))
     with pytest.raises(ArtefactError, match=r"model_33 U\.h5: no tag network"):
