@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 DATASET = ["sample_points", "scene_candidates", "sampling_manifest", "patches", "patch_dataset"]
 MODEL = ["image_features", "satclip_checkpoint"]
 PRODUCTS = ["location_embeddings", "downstream_scores", "report"]
+SATLAS = ["satlas_products", "satlas_index", "satlas_validation"]
 IN_THE_UI = "Here: Materialize all, all partitions."
 
 
@@ -43,5 +44,7 @@ JOBS = [
         [*DATASET, *MODEL, *PRODUCTS],
         "From the catalog to the report. " + IN_THE_UI,
     ),
+    _job("satlas_month", SATLAS, "A month of Satlas: products, and then the index and the validation of all."),
 ]
 BUILD_DATASET = JOBS[0]
+SATLAS_MONTH = JOBS[-1]
