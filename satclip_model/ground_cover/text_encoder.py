@@ -58,7 +58,7 @@ class AttributeBag:
     """Counts of words and of parts of words, hashed, of unit length; the order of words does not matter.
 
     A word after ``without``, ``no`` or ``not`` in its clause is another word than the same one alone. See
-    docs/adr/0006-offline-text-encoder.md.
+    docs/adr/0007-offline-text-encoder.md.
 
     Args:
         num_buckets: Length of a vector.
