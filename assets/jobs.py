@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DATASET = ["sample_points", "scene_candidates", "sampling_manifest", "patches", "patch_dataset"]
 MODEL = ["image_features", "satclip_checkpoint"]
+GROUND_COVER = ["ground_cover_labels"]
 PRODUCTS = ["location_embeddings", "downstream_scores", "report"]
 IN_THE_UI = "Here: Materialize all, all partitions."
 
@@ -43,5 +44,6 @@ JOBS = [
         [*DATASET, *MODEL, *PRODUCTS],
         "From the catalog to the report. " + IN_THE_UI,
     ),
+    _job("ground_cover", GROUND_COVER, "Labels of the latest dataset's patches from a land-cover map."),
 ]
 BUILD_DATASET = JOBS[0]
