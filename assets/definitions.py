@@ -12,7 +12,8 @@ from assets.patches import patch_dataset, patches
 from assets.report import report
 from assets.resources import CatalogResource, DaskResource, TablesResource, WorkspaceResource
 from assets.sampling import sample_points, sampling_manifest, scene_candidates
-from assets.schedules import monthly_refresh
+from assets.satlas_products import SATLAS_PRODUCT_ASSETS, SATLAS_PRODUCT_CHECKS
+from assets.schedules import monthly_refresh, monthly_satlas
 from assets.training import satclip_checkpoint
 
 ASSETS = [
@@ -27,6 +28,7 @@ ASSETS = [
     downstream_scores,
     report,
     *GROUND_COVER_ASSETS,
+    *SATLAS_PRODUCT_ASSETS,
 ]
 
 
@@ -35,9 +37,9 @@ def defs() -> dg.Definitions:
     """The code location ``satclip``."""
     return dg.Definitions(
         assets=ASSETS,
-        asset_checks=[*CHECKS, *GROUND_COVER_CHECKS],
+        asset_checks=[*CHECKS, *GROUND_COVER_CHECKS, *SATLAS_PRODUCT_CHECKS],
         jobs=JOBS,
-        schedules=[monthly_refresh],
+        schedules=[monthly_refresh, monthly_satlas],
         resources={
             "workspace": WorkspaceResource(),
             "catalog": CatalogResource(),

@@ -12,3 +12,5 @@ WHOLE_RANGE_TAGS = {
     "dagster/asset_partition_range_end": PATCH_PARTITIONS.get_last_partition_key() or "",
 }
 """Run tags that make one run cover every partition."""
+SATLAS_MONTHS = dg.MonthlyPartitionsDefinition(start_date="2016-01", fmt="%Y-%m")
+"""The months of all satlas assets; a month can be made once it is over."""

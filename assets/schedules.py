@@ -1,12 +1,12 @@
-"""The monthly refresh of the dataset."""
+"""What happens once a month: the refresh of the dataset, and the products of Satlas."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
-from assets.jobs import BUILD_DATASET, DATASET
+from assets.jobs import BUILD_DATASET, DATASET, SATLAS_MONTH
 from assets.partitions import WHOLE_RANGE_TAGS
 from assets.presets import default_preset, read_preset
 
@@ -34,6 +34,24 @@ def monthly_refresh(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunReq
         run_config=refresh_config(context.scheduled_execution_time),
         tags={**WHOLE_RANGE_TAGS, "satclip/month": month},
     )
+
+
+@dg.schedule(
+    name="monthly_satlas",
+    job=SATLAS_MONTH,
+    cron_schedule="0 5 6 * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description=(
+        "On the sixth of each month at 05:00 UTC, when its last scenes have arrived: the products of the month that is "
+        "over, then index and validation. Months before are revised where the new one changes their verdicts."
+    ),
+)
+def monthly_satlas(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+    """One run a month, of the month before."""
+    first = context.scheduled_execution_time.replace(day=1)
+    month = (first - timedelta(days=1)).strftime("%Y-%m")
+    yield dg.RunRequest(run_key=month, partition_key=month, tags={"satclip/month": month})
 
 
 def refresh_config(time: datetime) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pipelines.cli_dataset import PRESETS, add_dataset_commands, add_root
 from pipelines.cli_embed import add_embed_commands
 from pipelines.cli_evaluate import add_evaluate_command
+from pipelines.cli_satlas import add_satlas_commands
 from pipelines.cli_train import add_train_command
 from pipelines.errors import ConfigurationError, SatclipError
 from pipelines.workspace import workspace_root
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     add_train_command(commands)
     add_embed_commands(commands)
     add_evaluate_command(commands)
+    add_satlas_commands(commands)
     summary = commands.add_parser("summary", help="name the artefacts of a workspace")
     add_root(summary)
     summary.set_defaults(run=_summary)

@@ -52,7 +52,7 @@ def add_evaluate_command(commands: "Commands") -> None:
         default=[],
         metavar="CHECKPOINT_OR_NAME",
         help="checkpoint (path, OWNER/NAME:FILE or a released model) or sincos, harmonics, untrained, geoclip, "
-        "sinr:PATH, torchgeo:PATH; may be given several times",
+        "csp:PATH, gps2vec:FOLDER, sinr:PATH, torchgeo:PATH; may be given several times",
     )
     parser.add_argument(
         "--baselines", action=argparse.BooleanOptionalAction, default=True, help="whether to score the baselines, too"

@@ -40,10 +40,21 @@ class Resolution:
 
     @property
     def half_similarity_km(self) -> float:
-        """Distance at which the mean cosine has first fallen half way from 1 to its smallest; NaN if it does not."""
+        """Distance at which the mean cosine has first fallen half way from 1 to its smallest; NaN if it does not.
+
+        Interpolated between the bins by the logarithm of the distance.
+        """
         mean, distance = self.similarity["mean"].to_numpy(), self.similarity["distance_km"].to_numpy()
-        fallen = np.flatnonzero(mean <= (1.0 + mean.min()) / 2)
-        return float(distance[fallen[0]]) if len(fallen) and mean.min() < 1.0 else float("nan")
+        half = (1.0 + mean.min()) / 2
+        fallen = np.flatnonzero(mean <= half)
+        if not len(fallen) or mean.min() >= 1.0:
+            return float("nan")
+        first = int(fallen[0])
+        if first == 0:
+            return float(distance[0])
+        above, below = mean[first - 1], mean[first]
+        share = (above - half) / (above - below)
+        return float(distance[first - 1] * (distance[first] / distance[first - 1]) ** share)
 
 
 def measure_resolution(

@@ -44,9 +44,7 @@ def point_scores(
         variation = squares - total**2 / count
         r2 = 1.0 - np.divide(errors, variation, out=np.full_like(errors, np.nan), where=variation > 0)
         return {"r2": r2, "mse": errors / count / truth.var()}
-    actually, given = (_memberships(each, truth, prediction, kind) for each in (truth, prediction))
-    counts = _per_block(np.hstack([actually * given, actually, given]), block)
-    hit, actual, predicted = np.split(weights @ counts, 3, axis=1)
+    hit, actual, predicted = _weighted_counts(truth, prediction, weights, block, kind)
     present = actual + predicted > 0
     f1 = np.divide(2 * hit, actual + predicted, out=np.zeros_like(hit), where=present)
     macro_f1 = f1.sum(axis=1) / np.maximum(present.sum(axis=1), 1)
@@ -79,7 +77,7 @@ def bootstrap_intervals(
     resampled: dict[str, list[NDArray[np.float64]]] = {name: [] for name in METRICS[kind]}
     for start in range(0, num_resamples, at_once):
         size = min(at_once, num_resamples - start)
-        weights = rng.multinomial(num_blocks, np.full(num_blocks, 1 / num_blocks), size=size).astype(np.float64)
+        weights = _resamples(num_blocks, size, rng)
         for name, values in point_scores(truth, prediction, weights, block, kind).items():
             resampled[name].append(values)
     tail = 100 * (1 - CONFIDENCE) / 2
@@ -90,11 +88,31 @@ def bootstrap_intervals(
     return intervals
 
 
-def _memberships(values: NDArray[Any], truth: NDArray[Any], prediction: NDArray[Any], kind: str) -> NDArray[np.float64]:
-    """Which classes each place has, shape (n, classes), 0 or 1."""
+def _resamples(num_blocks: int, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """How often each of as many draws with replacement as there are blocks gives each block, shape (size, blocks)."""
+    drawn = rng.integers(0, num_blocks, (size, num_blocks)) + num_blocks * np.arange(size)[:, None]
+    return np.bincount(drawn.ravel(), minlength=size * num_blocks).reshape(size, num_blocks).astype(np.float64)
+
+
+def _weighted_counts(
+    truth: NDArray[Any], prediction: NDArray[Any], weights: NDArray[np.float64], block: NDArray[np.int64], kind: str
+) -> list[NDArray[np.float64]]:
+    """Hits, members and predictions of each class in each resample, shape (r, classes) each."""
+    from scipy import sparse
+
     if kind == "multilabel":
-        return values.astype(np.float64)
-    return np.asarray(np.eye(int(max(truth.max(), prediction.max())) + 1)[values], dtype=np.float64)
+        pairs = [np.nonzero(each) for each in (truth & prediction, truth, prediction)]
+        num_classes = truth.shape[1]
+    else:
+        every, right = np.arange(len(truth)), np.flatnonzero(truth == prediction)
+        pairs = [(right, truth[right]), (every, truth), (every, prediction)]
+        num_classes = int(max(truth.max(), prediction.max())) + 1
+    rows = np.concatenate([block[row] for row, _ in pairs])
+    columns = np.concatenate([number * num_classes + column for number, (_, column) in enumerate(pairs)])
+    # A place counts in three columns at most: a sparse product costs a thousandth of a dense one with many classes.
+    shape = weights.shape[1], 3 * num_classes
+    counts = sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
+    return np.split(np.asarray(weights @ counts), 3, axis=1)
 
 
 def _per_block(values: NDArray[np.float64], block: NDArray[np.int64]) -> NDArray[np.float64]:

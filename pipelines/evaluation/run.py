@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -103,8 +104,8 @@ def evaluate_tasks(
     """Evaluates tasks one after the other; one that cannot be loaded is noted, the others go on.
 
     Each task's rows are written to ``folder`` as soon as they are known, together with a hash of all that they follow
-    from: task, content of its table, methods, protocol. The same call takes them from there, so that a run that was
-    killed loses one task at most.
+    from: task, content of its table, methods, protocol. The same call takes them from there. Neighbouring tasks at the
+    same places are evaluated together; a run that was killed loses one such group at most.
 
     Args:
         tasks: The tasks; names must differ.
@@ -116,37 +117,74 @@ def evaluate_tasks(
         download: Whether tables that are not there are fetched, where the task says from where.
     """
     started = time.monotonic()
-    frames, failures, notes, num_reused = [], {}, {}, 0
-    for number, task in enumerate(tasks, start=1):
+    failures: dict[str, str] = {}
+    todo: list[_Todo] = []
+    found: dict[str, pd.DataFrame] = {}
+    for task in tasks:
         try:
             data = load_task(task, tables_root, max_rows=protocol.max_rows, download=download)
             methods = list(methods_of(data))
         except SatclipError as error:
-            logger.warning("task %d of %d, %s: left out: %s", number, len(tasks), task.name, error)
+            logger.warning("task %s: left out: %s", task.name, error)
             failures[task.name] = str(error)
             continue
-        notes[task.name] = data.notes
         path, key = folder / f"{task.name}.parquet", _key(data, methods, protocol)
+        todo.append(_Todo(data, methods, path, key))
         scores = _read(path, key)
-        num_reused += scores is not None
-        if scores is None:
-            scores = _evaluate(data, methods, protocol, continents)
-            _write(path, scores, key)
-        frames.append(scores)
-        elapsed = time.monotonic() - started
-        left = elapsed / number * (len(tasks) - number)
-        logger.info("task %d of %d, %s: %d rows, %.0f s left", number, len(tasks), task.name, len(scores), left)
+        if scores is not None:
+            found[task.name] = scores
+    num_reused = len(found)
+    for group in _groups([each for each in todo if each.name not in found]):
+        scores = _evaluate([each.data for each in group], group[0].methods, protocol, continents)
+        for each in group:
+            found[each.name] = scores[scores["task"] == each.name].reset_index(drop=True)
+            _write(each.path, found[each.name], each.key)
+        done, elapsed = len(found) - num_reused, time.monotonic() - started
+        left = elapsed / done * (len(todo) - len(found))
+        names = ", ".join(each.name for each in group)
+        logger.info("%s: %d rows; %d of %d tasks, %.0f s left", names, len(scores), len(found), len(todo), left)
     seconds = time.monotonic() - started
-    logger.info("%d tasks evaluated in %.1f s, %d of them before", len(frames), seconds, num_reused)
+    logger.info("%d tasks evaluated in %.1f s, %d of them before", len(found), seconds, num_reused)
+    frames = [found[each.name] for each in todo]
     together = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
-    return Evaluation(together, failures, notes, num_reused, seconds)
+    return Evaluation(together, failures, {each.name: each.data.notes for each in todo}, num_reused, seconds)
+
+
+@dataclass(frozen=True)
+class _Todo:
+    """A task that could be loaded, and where its rows go."""
+
+    data: TaskData
+    methods: list[Method]
+    path: Path
+    key: str
+
+    @property
+    def name(self) -> str:
+        return self.data.config.name
+
+
+def _groups(todo: Sequence[_Todo]) -> list[list[_Todo]]:
+    """Neighbouring tasks with the same places and methods."""
+    groups: list[list[_Todo]] = []
+    for each in todo:
+        names = [(method.name, method.target) for method in each.methods]
+        if (
+            groups
+            and [(method.name, method.target) for method in groups[-1][0].methods] == names
+            and np.array_equal(groups[-1][0].data.lonlat_deg, each.data.lonlat_deg)
+        ):
+            groups[-1].append(each)
+        else:
+            groups.append([each])
+    return groups
 
 
 def _evaluate(
-    data: TaskData, methods: Sequence[Method], protocol: EvaluationProtocol, continents: Path | None
+    tasks: Sequence[TaskData], methods: Sequence[Method], protocol: EvaluationProtocol, continents: Path | None
 ) -> pd.DataFrame:
     return evaluate(
-        [data],
+        tasks,
         methods,
         protocol.splits,
         protocol.seeds,

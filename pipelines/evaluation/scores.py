@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from pipelines.errors import SatclipError, TableError
 from pipelines.evaluation.intervals import METRICS, NUM_RESAMPLES, bootstrap_intervals, point_scores
 from pipelines.evaluation.methods import LocationFeatures
-from pipelines.evaluation.probes import InverseDistance, Probe, RidgeProbe
+from pipelines.evaluation.probes import InverseDistance, Probe, RidgeProbe, Target
 from pipelines.evaluation.splits import Folds, SplitConfig
 from pipelines.evaluation.tasks import TaskData
 from pipelines.progress import Progress
@@ -71,7 +71,8 @@ def evaluate(
     these predictions that draws whole blocks (places, for random folds).
 
     What cannot be scored - a method without weights or whose features are not finite, a split with too few blocks or
-    continents - has a row without a value whose ``note`` says why; all else goes on.
+    continents - has a row without a value whose ``note`` says why; all else goes on. Neighbouring tasks at the same
+    places share features, folds, decompositions and neighbours.
 
     Args:
         tasks: Tasks with their data; names must differ.
@@ -96,55 +97,85 @@ def evaluate(
             f"there are {len(splits)} splits, {len(seeds)} seeds and {len(probes)} probes; expected at least one of "
             "each"
         )
-    rows: list[dict[str, Any]] = []
+    rows: dict[str, list[dict[str, Any]]] = {task.config.name: [] for task in tasks}
     progress = Progress(logger, "downstream scores", len(tasks) * len(methods) * len(splits) * len(seeds), "fits")
-    for task in tasks:
-        features = {method.name: _features(method, task) for method in methods}
+    for group in _same_places(tasks):
+        features = {method.name: _features(method, group[0]) for method in methods}
         for split in splits:
             # Continents are not drawn: another seed would give the same folds.
             for seed in seeds[:1] if split.kind == "continents" else seeds:
-                folds = _assign(split, task, seed, continents)
-                context = _Context(task, split, folds, seed, num_resamples)
+                context = _Context(group, split, _assign(split, group[0], seed, continents), seed, num_resamples)
                 if interpolation is not None:
-                    rows += context.rows(interpolation, interpolation.name, _own_name(interpolation), task.lonlat_deg)
+                    own_name, places = _own_name(interpolation), group[0].lonlat_deg
+                    context.add_rows(rows, interpolation, interpolation.name, own_name, places)
                 for method in methods:
                     for probe in probes:
-                        rows += context.rows(probe, method.name, method.target, features[method.name])
-                    progress.advance()
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+                        context.add_rows(rows, probe, method.name, method.target, features[method.name])
+                    progress.advance(len(group))
+    return pd.DataFrame([row for name in rows for row in rows[name]], columns=list(COLUMNS))
+
+
+def _same_places(tasks: Sequence[TaskData]) -> list[list[TaskData]]:
+    """Neighbouring tasks that have their places in common, so that work on features is done once."""
+    groups: list[list[TaskData]] = []
+    for task in tasks:
+        if groups and np.array_equal(groups[-1][0].lonlat_deg, task.lonlat_deg):
+            groups[-1].append(task)
+        else:
+            groups.append([task])
+    return groups
 
 
 @dataclass(frozen=True)
 class _Context:
-    """A task divided by one seed; ``folds`` is the reason where it cannot be divided."""
+    """Tasks at the same places, divided by one seed; ``folds`` is the reason where they cannot be divided."""
 
-    task: TaskData
+    tasks: list[TaskData]
     split: SplitConfig
     folds: Folds | str
     seed: int
     num_resamples: int
 
-    def rows(
-        self, probe: Probe | InverseDistance, model_name: str, model_target: str, features: NDArray[Any] | str
-    ) -> list[dict[str, Any]]:
-        """Rows of one model under one probe."""
-        shared = self._shared(probe.name, model_name, model_target)
+    def add_rows(
+        self,
+        rows: dict[str, list[dict[str, Any]]],
+        probe: Probe,
+        model_name: str,
+        model_target: str,
+        features: NDArray[Any] | str,
+    ) -> None:
+        """Adds the rows of one model under one probe to those of each task."""
+        shared = [self._shared(task, probe.name, model_name, model_target) for task in self.tasks]
         if isinstance(features, str) or isinstance(self.folds, str):
-            reason = features if isinstance(features, str) else str(self.folds)
-            return [shared | {"metric_name": name, "note": reason} for name in METRICS[self.task.config.kind]]
-        shared["feature_dim"] = features.shape[1]
-        kind, folds = self.task.config.kind, self.folds
-        prediction = probe.out_of_fold(features, self.task.target, folds, kind, self.seed).prediction
+            note = features if isinstance(features, str) else str(self.folds)
+            for task, columns in zip(self.tasks, shared, strict=True):
+                missing = [columns | {"metric_name": name, "note": note} for name in METRICS[task.config.kind]]
+                rows[task.config.name] += missing
+            return
+        targets = [Target(task.target, task.config.kind) for task in self.tasks]
+        found = probe.out_of_fold_each(features, targets, self.folds, self.seed)
+        for task, columns, out_of_fold in zip(self.tasks, shared, found, strict=True):
+            columns["feature_dim"] = features.shape[1]
+            rows[task.config.name] += self._parts_scored(task, columns, out_of_fold.prediction, self.folds)
+
+    def _parts_scored(
+        self, task: TaskData, shared: dict[str, Any], prediction: NDArray[Any], folds: Folds
+    ) -> list[dict[str, Any]]:
         parts = [(name, folds.fold == index) for index, name in enumerate(folds.names)] or [("", folds.fold >= 0)]
-        found: list[dict[str, Any]] = []
+        scored: list[dict[str, Any]] = []
         for fold_name, tested in parts:
-            found += self._scored(shared | {"fold_name": fold_name}, prediction, tested, folds)
-        return found
+            scored += self._scored(task, shared | {"fold_name": fold_name}, prediction, tested, folds)
+        return scored
 
     def _scored(
-        self, shared: dict[str, Any], prediction: NDArray[Any], tested: NDArray[np.bool_], folds: Folds
+        self,
+        task: TaskData,
+        shared: dict[str, Any],
+        prediction: NDArray[Any],
+        tested: NDArray[np.bool_],
+        folds: Folds,
     ) -> list[dict[str, Any]]:
-        kind, truth, given = self.task.config.kind, self.task.target[tested], prediction[tested]
+        kind, truth, given = task.config.kind, task.target[tested], prediction[tested]
         block = np.unique(folds.block[tested], return_inverse=True)[1].astype(np.int64)
         whole = np.ones((1, int(block.max()) + 1))
         if kind == "regression" and truth.min() == truth.max():
@@ -166,8 +197,8 @@ class _Context:
             for name in METRICS[kind]
         ]
 
-    def _shared(self, method: str, model_name: str, model_target: str) -> dict[str, Any]:
-        config, split = self.task.config, self.split
+    def _shared(self, task: TaskData, method: str, model_name: str, model_target: str) -> dict[str, Any]:
+        config, split = task.config, self.split
         return {
             "dataset": config.dataset_name,
             "task": config.name,
@@ -180,7 +211,7 @@ class _Context:
             "n_folds": split.num_folds if isinstance(self.folds, str) else self.folds.num_folds,
             "cell_deg": np.nan if split.cell_deg is None else split.cell_deg,
             "feature_dim": 0,
-            "n_samples": self.task.num_places,
+            "n_samples": task.num_places,
             "n_test": 0,
             "seed": self.seed,
             "model_name": model_name,
@@ -188,7 +219,7 @@ class _Context:
             "fold_name": "",
             "buffer_km": split.buffer_km,
             "target_scaling": config.transform if config.kind == "regression" else "none",
-            "note": "; ".join(self.task.notes),
+            "note": "; ".join(task.notes),
         }
 
 

@@ -66,10 +66,8 @@ def score_table(scores: pd.DataFrame, metric_names: Sequence[str] = LEADING_METR
     """
     means = with_interpolation(summarize(scores))
     means = means[means["metric_name"].isin(list(metric_names))]
-    cells = [
-        "-" if np.isnan(value) else f"{plain(value, 3)} [{plain(lower, 2)}, {plain(upper, 2)}]"
-        for value, lower, upper in zip(means["metric_value"], means["ci_lower"], means["ci_upper"], strict=True)
-    ]
+    numbers = zip(means["metric_value"], means["ci_lower"], means["ci_upper"], strict=True)
+    cells = [_cell(value, lower, upper) for value, lower, upper in numbers]
     models = list(dict.fromkeys(means["model_name"]))
     labels = [split_label(*row) for row in zip(means["split"], means["cell_deg"], means["fold_name"], strict=True)]
     keyed = means.assign(cell=cells, split=labels)
@@ -78,6 +76,19 @@ def score_table(scores: pd.DataFrame, metric_names: Sequence[str] = LEADING_METR
     wide = wide.reindex(keyed[keys].drop_duplicates().apply(tuple, axis="columns"))[models].fillna("")
     wide.columns.name = None
     return wide.reset_index().rename(columns={"metric_name": "metric", "method": "probe"})
+
+
+def _cell(value: float, lower: float, upper: float) -> str:
+    if np.isnan(value):
+        return "-"
+    known = plain(value, 3)
+    return known if np.isnan(lower) or np.isnan(upper) else f"{known} [{plain(lower, 2)}, {plain(upper, 2)}]"
+
+
+def table_notes(scores: pd.DataFrame) -> list[tuple[str, str]]:
+    """What a reader should know of the tables that were scored: task and what was left out or repeats."""
+    told = scores[scores["metric_value"].notna() & (scores["note"].fillna("") != "")]
+    return list(dict.fromkeys(zip(told["task"], told["note"], strict=True)))
 
 
 def markdown_table(scores: pd.DataFrame) -> str:

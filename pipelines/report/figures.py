@@ -33,7 +33,7 @@ from pipelines.patches.radiometry import reflectance
 SPLIT_COLORS = ("#a6cbe3", BLUE, GREEN, ORANGE)
 MODEL_LABELS = {
     "sincos": "sin/cos", "harmonics": "harmonics alone", "untrained": "untrained encoder", "idw": "interpolation",
-    "geoclip": "GeoCLIP", "sinr": "SINR",
+    "geoclip": "GeoCLIP", "sinr": "SINR", "csp": "CSP", "gps2vec": "GPS2Vec",
 }  # fmt: skip
 METRIC_LABELS = {
     "r2": "R²", "mse": "MSE of the standardised target", "accuracy": "accuracy", "macro_f1": "macro F1",

@@ -4,7 +4,7 @@ Source of the form: https://huggingface.co/docs/hub/model-cards
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from pipelines.atomic import replacing
 from pipelines.evaluation.effective_resolution import Resolution
 from pipelines.evaluation.intervals import LEADING_METRICS
-from pipelines.evaluation.summaries import markdown_table, split_label, summarize
+from pipelines.evaluation.summaries import markdown_table, plain, split_label, summarize, table_notes
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -39,6 +39,7 @@ class CardContent:
         synthetic: Whether the pixels come from a synthetic planet.
         max_cloud_cover_percent: Of the scenes searched; None where that is not recorded.
         resolution: What the encoder tells apart; None leaves it out.
+        failures: Tasks that were asked for and not evaluated, and why.
     """
 
     run: Mapping[str, Any]
@@ -50,6 +51,7 @@ class CardContent:
     synthetic: bool
     max_cloud_cover_percent: float | None = None
     resolution: Resolution | None = None
+    failures: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_model_card(path: Path, content: CardContent) -> None:
@@ -77,7 +79,8 @@ def render_model_card(content: CardContent) -> str:
         retrieval=_retrieval(run["metrics"]),
         num_seeds=content.scores["seed"].nunique(),
         table=markdown_table(content.scores).strip(),
-        gaps=_gaps(content.scores),
+        gaps=[*_gaps(content.scores), *(f"{task}: {reason}" for task, reason in content.failures.items())],
+        notes=table_notes(content.scores),
         provenance=_provenance(content),
         resolution=content.resolution,
     )
@@ -90,7 +93,7 @@ def _front_matter(content: CardContent) -> str:
     data = ModelCardData(
         license="mit",
         library_name="satclip-pipeline",
-        tags=["geospatial", "location-encoder", "sentinel-2", "satclip"],
+        tags=["geospatial", "location-encoder", "sentinel-2", "satclip", *(["synthetic"] if content.synthetic else [])],
         model_name=f"SatCLIP {content.run['dataset_version']}",
         eval_results=_results(content),
     )
@@ -110,10 +113,16 @@ def _results(content: CardContent) -> "list[EvalResult]":
             dataset_config=f"{row.task}, {split_label(str(row.split), float(row.cell_deg), str(row.fold_name))}",
             metric_type=str(row.metric_name),
             metric_value=round(float(row.metric_value), 4),
-            metric_name=f"{row.metric_name} ({row.method})",
+            metric_name=f"{row.metric_name} ({row.method}){_interval(row.ci_lower, row.ci_upper)}",
         )
         for row in own.itertuples()
     ]
+
+
+def _interval(lower: float, upper: float) -> str:
+    if pd.isna(lower) or pd.isna(upper):
+        return ""
+    return f", 95 % interval {plain(lower, 3)} to {plain(upper, 3)}"
 
 
 def _retrieval(metrics: Mapping[str, float]) -> list[tuple[str, float, float]]:

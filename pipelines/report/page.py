@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from pipelines.atomic import replacing
 from pipelines.evaluation.intervals import LEADING_METRICS
-from pipelines.evaluation.summaries import plain, split_label, summarize, with_interpolation
+from pipelines.evaluation.summaries import plain, split_label, summarize, table_notes, with_interpolation
 from pipelines.pages import jpeg_uri, png_uri, render_page
 from pipelines.report.figures import METRIC_LABELS, MODEL_LABELS
 
@@ -55,6 +55,11 @@ class ReportContent:
         gallery: Patches in true color.
         loss_curves: Loss by epoch.
         embedding_map: Map of the embeddings.
+        resolution_chart: What the encoder tells apart.
+        localization_map: Where images are believed to be from.
+        similarity_map: One image and its similarity with all places.
+        failures: Tasks that were asked for and not evaluated, and why.
+        localization: Rows of distance, share of images found within it, and share by chance.
         scores_chart: Chart of the scores.
     """
 
@@ -68,10 +73,15 @@ class ReportContent:
     model_name: str
     retrieval: Sequence[tuple[str, str, str]] = ()
     lineage: Sequence[LineageStep] = field(default_factory=tuple)
+    failures: Mapping[str, str] = field(default_factory=dict)
     sample_map: Figure | None = None
     gallery: Figure | None = None
     loss_curves: Figure | None = None
     embedding_map: Figure | None = None
+    resolution_chart: Figure | None = None
+    localization_map: Figure | None = None
+    similarity_map: Figure | None = None
+    localization: Sequence[tuple[float, float, float]] = ()
     scores_chart: Figure | None = None
 
 
@@ -87,7 +97,8 @@ def render_report(content: ReportContent) -> str:
         valid_share=content.num_valid / num_places if num_places else 0.0,
         rejected=sorted(content.rejected.items(), key=lambda item: (-item[1], item[0])),
         table=_score_rows(content.scores, content.model_name),
-        gaps=_gaps(content.scores),
+        gaps=[*_gaps(content.scores), *content.failures.items()],
+        notes=table_notes(content.scores),
         models=[(MODEL_LABELS.get(name, name), name == content.model_name) for name in _models(content.scores)],
         seeds=sorted(int(seed) for seed in content.scores["seed"].unique()),
         images={
@@ -95,6 +106,9 @@ def render_report(content: ReportContent) -> str:
             "gallery": jpeg_uri(content.gallery),
             "loss_curves": png_uri(content.loss_curves),
             "embedding_map": png_uri(content.embedding_map),
+            "resolution_chart": png_uri(content.resolution_chart),
+            "localization_map": png_uri(content.localization_map),
+            "similarity_map": png_uri(content.similarity_map),
             "scores_chart": png_uri(content.scores_chart),
         },
     )
@@ -152,7 +166,11 @@ def _cell(record: Mapping[str, Any] | None, best: float, is_model: bool) -> dict
         return {"value": "" if record is None else "-", "interval": "", "is_best": False, "is_model": is_model}
     return {
         "value": plain(record["metric_value"], 3),
-        "interval": f"{plain(record['ci_lower'], 2)} to {plain(record['ci_upper'], 2)}",
+        "interval": _interval(record["ci_lower"], record["ci_upper"]),
         "is_best": bool(record["metric_value"] == best),
         "is_model": is_model,
     }
+
+
+def _interval(lower: float, upper: float) -> str:
+    return "" if np.isnan(lower) or np.isnan(upper) else f"{plain(lower, 2)} to {plain(upper, 2)}"

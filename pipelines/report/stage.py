@@ -12,11 +12,13 @@ from pipelines.drawing import sample_map, save_png
 from pipelines.embeddings.export import LocationEmbeddings, read_embeddings
 from pipelines.embeddings.grid import GlobalGrid
 from pipelines.embeddings.products import LAND_GRID, embeddings_path, open_encoder
-from pipelines.evaluation.effective_resolution import measure_resolution
+from pipelines.evaluation.effective_resolution import Resolution, measure_resolution
+from pipelines.evaluation.localization import THRESHOLDS_KM
 from pipelines.evaluation.methods import EncoderFeatures
-from pipelines.evaluation.stage import MODEL_NAME, read_scores, scores_path
+from pipelines.evaluation.stage import FAILURES, MODEL_NAME, read_scores, scores_path
 from pipelines.patches.dataset import PatchDataset, open_patch_dataset, replay_manifest_sha256
 from pipelines.provenance import file_sha256, git_commit, package_versions
+from pipelines.report.encoder_figures import localization_map, resolution_chart, similarity_map
 from pipelines.report.figures import (
     choose_gallery,
     embedding_map,
@@ -26,6 +28,7 @@ from pipelines.report.figures import (
     read_true_color,
     scores_chart,
 )
+from pipelines.report.localization import LocalizedImages, localize_validation_images
 from pipelines.report.model_card import CARD_NAME, CardContent, write_model_card
 from pipelines.report.page import LineageStep, ReportContent, write_report
 from pipelines.sampling.land import is_land
@@ -51,7 +54,10 @@ def build_report(root: Path, run_name: str, *, synthetic: bool, title: str) -> P
     dataset = open_patch_dataset(root, run.record["dataset_version"])
     scores = read_scores(root, run)
     grid = read_embeddings(embeddings_path(root, LAND_GRID), run.record["checkpoint_sha256"])
-    figures = _figures(dataset, run, grid, scores)
+    method = EncoderFeatures(MODEL_NAME, open_encoder(run).encode, run.record["checkpoint_sha256"])
+    resolution = measure_resolution(method, RESOLUTION_PLACES, is_wanted=is_land)
+    localized = localize_validation_images(dataset, run)
+    figures = _figures(dataset, run, grid, scores) | _encoder_figures(dataset, resolution, localized)
     folder = root / "report"
     for name, figure in figures.items():
         save_png(folder / f"{name}.png", figure)
@@ -75,18 +81,25 @@ def build_report(root: Path, run_name: str, *, synthetic: bool, title: str) -> P
         model_name=MODEL_NAME,
         retrieval=_retrieval(run.record["metrics"]),
         lineage=_lineage(root, dataset, run, scores),
+        localization=_localization(localized),
+        failures=scores.attrs.get(FAILURES, {}),
         **figures,
     )
     write_report(folder / "report.html", content)
-    write_model_card(folder / CARD_NAME, _card_content(root, dataset, run, scores, synthetic=synthetic))
+    write_model_card(folder / CARD_NAME, _card_content(root, dataset, run, scores, resolution, synthetic=synthetic))
     return folder / "report.html"
 
 
 def _card_content(
-    root: Path, dataset: PatchDataset, run: TrainedModel, scores: pd.DataFrame, *, synthetic: bool
+    root: Path,
+    dataset: PatchDataset,
+    run: TrainedModel,
+    scores: pd.DataFrame,
+    resolution: Resolution,
+    *,
+    synthetic: bool,
 ) -> CardContent:
     sensed = pd.to_datetime(dataset.places.loc[dataset.places["valid"], "datetime"], utc=True)
-    method = EncoderFeatures(MODEL_NAME, open_encoder(run).encode, run.record["checkpoint_sha256"])
     plan = root / "sampling" / "plans" / dataset.record.plan_id / "plan.json"
     search = json.loads(plan.read_text()).get("search_config") or {} if plan.is_file() else {}
     return CardContent(
@@ -98,7 +111,8 @@ def _card_content(
         model_name=MODEL_NAME,
         synthetic=synthetic,
         max_cloud_cover_percent=search.get("max_cloud_cover_percent"),
-        resolution=measure_resolution(method, RESOLUTION_PLACES, is_wanted=is_land),
+        resolution=resolution,
+        failures=scores.attrs.get(FAILURES, {}),
     )
 
 
@@ -118,6 +132,26 @@ def _figures(
         ),
         "scores_chart": scores_chart(scores, MODEL_NAME),
     }
+
+
+def _encoder_figures(
+    dataset: PatchDataset, resolution: Resolution, localized: LocalizedImages | None
+) -> dict[str, Any]:
+    figures = {"resolution_chart": resolution_chart(resolution)}
+    if localized is not None:
+        chosen = localized.typical
+        (image,) = read_true_color(dataset, localized.indices[[chosen]])
+        taken = localized.localization.lonlat_deg[chosen]
+        figures["localization_map"] = localization_map(localized.localization, is_land)
+        figures["similarity_map"] = similarity_map(localized.embeddings[chosen], image, taken, localized.gallery)
+    return figures
+
+
+def _localization(localized: LocalizedImages | None) -> list[tuple[float, float, float]]:
+    if localized is None:
+        return []
+    found = localized.localization
+    return [(each, found.share_within(each), found.chance_within(each)) for each in THRESHOLDS_KM]
 
 
 def _retrieval(metrics: dict[str, float]) -> list[tuple[str, str, str]]:

@@ -27,7 +27,8 @@ from pipelines.sampling.config import PlacesConfig, PlanConfig, SearchConfig
 from pipelines.training.config import TrainingConfig
 
 SNAPSHOT = Path(__file__).resolve().parents[1] / "data" / "asset_graph" / "asset_graph.txt"
-JOBS = ("build_dataset", "evaluate_model", "full_chain", "ground_cover", "train_model")
+JOBS = ("build_dataset", "evaluate_model", "full_chain", "ground_cover", "satlas_month", "train_model")
+SCHEDULES = ("monthly_refresh", "monthly_satlas")
 HEAVY = {"dask", "geopandas", "lightning", "matplotlib", "numba", "pandas", "rasterio", "sklearn", "torch", "zarr"}
 IMPORTS = """
 import json, sys, time
@@ -51,6 +52,14 @@ def assets_of(job: dg.JobDefinition) -> set[str]:
     return {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
 
 
+def describe_partitions(partitions: dg.PartitionsDefinition) -> str:
+    """How many there are; of months, which grow, the first."""
+    keys = partitions.get_partition_keys()
+    if isinstance(partitions, dg.TimeWindowPartitionsDefinition):
+        return f"{partitions.schedule_type.value.lower()} from {keys[0]}"
+    return f"{len(keys)}: {keys[0]} to {keys[-1]}"
+
+
 def describe(definitions: dg.Definitions) -> str:
     """The asset graph as text, one fact per line."""
     graph = definitions.resolve_asset_graph()
@@ -62,8 +71,7 @@ def describe(definitions: dg.Definitions) -> str:
         lines.append(f"  kinds {', '.join(sorted(node.kinds))}")
         lines.append(f"  deps {', '.join(sorted(each.to_user_string() for each in node.parent_keys)) or 'none'}")
         if node.partitions_def is not None:
-            keys = node.partitions_def.get_partition_keys()
-            lines.append(f"  partitions {len(keys)}: {keys[0]} to {keys[-1]}, {node.backfill_policy}")
+            lines.append(f"  partitions {describe_partitions(node.partitions_def)}, {node.backfill_policy}")
         if node.pools:
             lines.append(f"  pool {', '.join(sorted(node.pools))}")
         checks = sorted(graph.get_check_keys_for_assets({key}), key=lambda each: each.name)
@@ -75,11 +83,12 @@ def describe(definitions: dg.Definitions) -> str:
             f"  assets {', '.join(sorted(key.to_user_string() for key in job.asset_layer.executable_asset_keys))}"
         )
         lines += [f"  tag {tag} = {value}" for tag, value in sorted(job.tags.items())]
-    schedule = definitions.resolve_schedule_def("monthly_refresh")
-    lines.append(f"schedule {schedule.name}")
-    lines.append(f"  job {schedule.job_name}")
-    lines.append(f"  cron {schedule.cron_schedule} {schedule.execution_timezone}")
-    lines.append(f"  default status {schedule.default_status.value}")
+    for name in SCHEDULES:
+        schedule = definitions.resolve_schedule_def(name)
+        lines.append(f"schedule {schedule.name}")
+        lines.append(f"  job {schedule.job_name}")
+        lines.append(f"  cron {schedule.cron_schedule} {schedule.execution_timezone}")
+        lines.append(f"  default status {schedule.default_status.value}")
     return "\n".join(lines) + "\n"
 
 
@@ -125,7 +134,7 @@ def test_every_setting_has_a_default_and_a_description(definitions: dg.Definitio
     graph = definitions.resolve_asset_graph()
     without: list[str] = []
     for key in sorted(graph.get_all_asset_keys()):
-        fields = graph.get(key).assets_def.op.config_schema.config_type.fields
+        fields = getattr(graph.get(key).assets_def.op.config_schema.config_type, "fields", {})
         without += [f"{key.to_user_string()}.{name}" for name, field in fields.items() if not field.description]
     assert without == []
 

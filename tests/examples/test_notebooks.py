@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 
 from satclip_model import LocationEncoderConfig, SirenConfig, SphericalHarmonicsConfig, build_location_encoder
 from satclip_model.checkpoint.safetensors import write_safetensors
+from tests.pipelines.evaluation.methods.published import write_csp, write_gps2vec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((REPOSITORY / "examples").glob("*.ipynb"))
@@ -52,6 +53,18 @@ def results(cells):
     return [output["data"]["text/plain"] for cell in cells for output in cell.outputs if "data" in output]
 
 
+def image_of(cells, tmp_path):
+    (figure,) = [
+        output["data"]["image/png"]
+        for cell in cells
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
+    path = tmp_path / "map.png"
+    path.write_bytes(base64.b64decode(figure))
+    return image.imread(path)
+
+
 def complaints(cells):
     texts = [output["text"] for cell in cells for output in cell.outputs if output.get("name") == "stderr"]
     return [text for text in texts if "IProgress not found" not in text]  # ipywidgets need not be installed
@@ -85,14 +98,49 @@ def test_hub_usage(execute, tmp_path):
     shape, neighbors, _ = results(cells)
     assert shape == "(16, 12)"
     assert neighbors.count("Berlin") >= 1
-    (figure,) = [
-        output["data"]["image/png"]
-        for cell in cells
-        for output in cell.outputs
-        if "image/png" in output.get("data", {})
-    ]
-    path = tmp_path / "map.png"
-    path.write_bytes(base64.b64decode(figure))
-    pixels = image.imread(path)
+    pixels = image_of(cells, tmp_path)
     assert min(pixels.shape[:2]) > 300
     assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 1000
+
+
+@pytest.mark.network
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_air_temperature(execute, tmp_path, monkeypatch, shared_data):
+    monkeypatch.setenv("SATCLIP_SHARED_DATA", str(shared_data))
+    cells = execute("B01_air_temperature")
+    assert complaints(cells) == []
+    table, *_, error = results(cells)
+    assert "air_temperature" in table
+    assert "blocks 10°" in table
+    assert 1.0 < float(error) < 12.0
+    assert min(image_of(cells, tmp_path).shape[:2]) > 300
+
+
+@pytest.mark.network
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_image_localization(execute, tmp_path, monkeypatch, shared_data):
+    towers = REPOSITORY / "tests" / "data" / "satclip_reference" / "small_clip_vit_l10.ckpt"
+    monkeypatch.setenv("SATCLIP_EXAMPLE_TOWERS", str(towers))
+    monkeypatch.setenv("SATCLIP_EXAMPLE_PATCHES", str(shared_data / "s2_100k_sample"))
+    cells = execute("B02_image_localization")
+    assert complaints(cells) == []
+    shape, table, _ = results(cells)
+    assert shape.startswith("(16, ")
+    assert "by chance" in table
+    assert min(image_of(cells, tmp_path).shape[:2]) > 300
+
+
+@pytest.mark.network
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "shape"), [("C01_csp", "(6, 256)"), ("C02_geoclip", "(6, 512)"), ("C03_gps2vec", "(6, 2000)")]
+)
+def test_baselines(execute, tmp_path, monkeypatch, name, shape):
+    monkeypatch.setenv("SATCLIP_EXAMPLE_CSP", str(write_csp(tmp_path / "grid_gelu.pth.tar")))
+    monkeypatch.setenv("SATCLIP_EXAMPLE_GPS2VEC", str(write_gps2vec(tmp_path / "models_tag", "33 U")))
+    cells = execute(name)
+    found, table = results(cells)
+    assert found == shape
+    assert "Potsdam" in table

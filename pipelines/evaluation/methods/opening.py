@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 BASELINES: Final = ("sincos", "harmonics", "untrained", "geoclip")
 """What every table is compared with, beside interpolation."""
-_WITH_WEIGHTS: Final = ("geoclip", "sinr", "torchgeo")
+_WITH_WEIGHTS: Final = ("geoclip", "csp", "gps2vec", "sinr", "torchgeo")
 RELEASED_NUM_DEGREES: Final = 40
 
 
 def method_names() -> tuple[str, ...]:
     """Names that `open_method` takes beside checkpoints."""
-    return (*BASELINES, "sinr", "torchgeo")
+    return (*BASELINES, "csp", "gps2vec", "sinr", "torchgeo")
 
 
 def open_method(
@@ -37,7 +37,7 @@ def open_method(
             degrees.
         seed: Of the weights of ``untrained``.
         download: Whether files that are not in the Hub's cache may be fetched.
-        weights: File of the weights, for methods that have some.
+        weights: File or folder of the weights, for methods that have some.
 
     Raises:
         MissingWeightsError: The weights are not there; the message says where to have them.
@@ -50,6 +50,14 @@ def open_method(
         from pipelines.evaluation.methods.geoclip import open_geoclip
 
         return open_geoclip(weights)
+    if kind == "csp":
+        from pipelines.evaluation.methods.csp import open_csp
+
+        return open_csp(weights)
+    if kind == "gps2vec":
+        from pipelines.evaluation.methods.gps2vec import open_gps2vec
+
+        return open_gps2vec(weights)
     if kind == "sinr":
         from pipelines.evaluation.methods.sinr import open_sinr
 

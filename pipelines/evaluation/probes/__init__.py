@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from pipelines.evaluation.probes.base import Kind, OutOfFold, Probe
+from pipelines.evaluation.probes.base import Kind, OutOfFold, Probe, Target
 from pipelines.evaluation.probes.interpolation import InverseDistance
 from pipelines.evaluation.probes.mlp import SmallMLP
 from pipelines.evaluation.probes.neighbors import NearestNeighbors
-from pipelines.evaluation.probes.ridge import ALPHAS, RidgeProbe, ridge_out_of_fold
+from pipelines.evaluation.probes.ridge import ALPHAS, RidgeProbe
 
 PROBES: Final[Mapping[str, Probe]] = MappingProxyType(
     {"ridge": RidgeProbe(), "knn": NearestNeighbors(), "mlp": SmallMLP()}
@@ -25,5 +25,5 @@ __all__ = [
     "Probe",
     "RidgeProbe",
     "SmallMLP",
-    "ridge_out_of_fold",
+    "Target",
 ]

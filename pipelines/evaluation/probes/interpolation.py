@@ -1,11 +1,12 @@
 """What the neighbourhood alone tells: the baseline that needs no features."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.evaluation.probes.base import Kind, OutOfFold, decide, responses_of
+from pipelines.evaluation.probes.base import OutOfFold, Probe, Target, decide, responses_of
 from pipelines.evaluation.sphere import great_circle_km, unit_vectors
 from pipelines.evaluation.splits import Folds
 
@@ -13,7 +14,7 @@ _SAME_PLACE_KM = 1e-3
 
 
 @dataclass(frozen=True)
-class InverseDistance:
+class InverseDistance(Probe):
     """Inverse-distance weighting (Shepard 1968) of the nearest training places along great circles.
 
     Attributes:
@@ -26,19 +27,20 @@ class InverseDistance:
     power: float = 2.0
     name: str = "idw"
 
-    def out_of_fold(
-        self, lonlat_deg: NDArray[np.float64], target: NDArray[np.float64], folds: Folds, kind: Kind, seed: int
-    ) -> OutOfFold:
-        """Predictions of each fold from the others; ``lonlat_deg`` are the places, nothing is drawn."""
+    def out_of_fold_each(
+        self, features: NDArray[np.float64], targets: Sequence[Target], folds: Folds, seed: int
+    ) -> list[OutOfFold]:
+        """Predictions of each fold from the others; ``features`` are lonlat_deg, nothing is drawn."""
         from scipy.spatial import cKDTree
 
         del seed
-        vectors, responses = unit_vectors(lonlat_deg), responses_of(target, kind)
-        predicted = np.zeros_like(responses)
+        vectors, responses = unit_vectors(features), [responses_of(target) for target in targets]
+        predicted = [np.zeros_like(each) for each in responses]
         for train, test in folds.train_test():
             chord, neighbors = cKDTree(vectors[train]).query(vectors[test], k=min(self.k, len(train)))
             chord, neighbors = (each.reshape(len(test), -1) for each in (chord, neighbors))
             weights = 1.0 / np.maximum(great_circle_km(chord), _SAME_PLACE_KM) ** self.power
             weights /= weights.sum(axis=1, keepdims=True)
-            predicted[test] = (responses[train[neighbors]] * weights[:, :, None]).sum(axis=1)
-        return OutOfFold(decide(predicted, kind))
+            for truth, found in zip(responses, predicted, strict=True):
+                found[test] = (truth[train[neighbors]] * weights[:, :, None]).sum(axis=1)
+        return [OutOfFold(decide(found, target.kind)) for found, target in zip(predicted, targets, strict=True)]

@@ -1,13 +1,14 @@
 """A small network on the features, as in the evaluation of the SatCLIP paper."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.evaluation.probes.base import Kind, OutOfFold, decide, require_features, responses_of
+from pipelines.evaluation.probes.base import Kind, OutOfFold, Probe, Target, decide, require_features, responses_of
 from pipelines.evaluation.splits import Folds
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SmallMLP:
+class SmallMLP(Probe):
     """Two hidden layers with ReLU, trained by Adam until the loss on one of the training folds has not fallen for long.
 
     That fold is the one after the tested fold; it is not trained on. Features, and numbers to predict, are standardised
@@ -37,18 +38,21 @@ class SmallMLP:
     patience: int = 10
     name: str = "mlp"
 
-    def out_of_fold(
-        self, features: NDArray[Any], target: NDArray[Any], folds: Folds, kind: Kind, seed: int
-    ) -> OutOfFold:
+    def out_of_fold_each(
+        self, features: NDArray[Any], targets: Sequence[Target], folds: Folds, seed: int
+    ) -> list[OutOfFold]:
         """Predictions of each fold from the others; ``seed`` decides weights and batches.
 
         Raises:
             ValueError: As for `require_features`.
         """
+        require_features(features, targets, folds)
+        return [self._out_of_fold(features, target, folds, seed) for target in targets]
+
+    def _out_of_fold(self, features: NDArray[Any], target: Target, folds: Folds, seed: int) -> OutOfFold:
         import torch
 
-        require_features(features, target, folds)
-        responses = responses_of(target, kind)
+        kind, responses = target.kind, responses_of(target)
         predicted = np.zeros_like(responses)
         with torch.random.fork_rng(devices=[]):
             for index, (train, test) in enumerate(folds.train_test()):

@@ -1,7 +1,7 @@
 """Linear probes: how much of a target a linear map of the features explains on places it was not fitted to."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from pipelines.evaluation.probes.base import Kind, OutOfFold, decide, require_features, responses_of
+from pipelines.evaluation.probes.base import Kind, OutOfFold, Probe, Target, decide, require_features, responses_of
 from pipelines.evaluation.splits import Folds
 
 ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(-4, 6, 21))
@@ -20,114 +20,88 @@ MAX_THREADS = 8
 
 
 @dataclass(frozen=True)
-class RidgeProbe:
-    """Ridge whose penalty is chosen within the training folds; see `ridge_out_of_fold`.
-
-    Attributes:
-        alphas: Penalties to choose from.
-        name: Short name.
-    """
-
-    alphas: tuple[float, ...] = ALPHAS
-    name: str = "ridge"
-
-    def out_of_fold(
-        self, features: NDArray[Any], target: NDArray[Any], folds: Folds, kind: Kind, seed: int
-    ) -> OutOfFold:
-        """Predictions of each fold from the others; nothing is drawn."""
-        del seed
-        return ridge_out_of_fold(features, target, folds, kind, self.alphas)
-
-
-def ridge_out_of_fold(
-    features: NDArray[Any], target: NDArray[Any], folds: Folds, kind: Kind, alphas: tuple[float, ...] = ALPHAS
-) -> OutOfFold:
-    """Ridge predictions of each fold from the others.
+class RidgeProbe(Probe):
+    """Ridge regression whose penalty is chosen within the training folds.
 
     Features are standardised by the training folds' mean and deviation; the intercept is not penalised. The penalty of
     a test fold is chosen by cross-validation among its training folds, whose parts are those folds themselves: what
     the split keeps together stays together there too, and the test fold is never looked at. A class is the largest of
     one ridge per class on 0 and 1, a label one of them above one half. Ties go to the larger penalty.
 
-    Args:
-        features: Finite numbers, shape (n, f).
-        target: Shape (n,): numbers, or class codes from 0; or (n, classes), bool.
-        folds: Which places are trained on and tested, at least 3 folds and none empty.
-        kind: Of the target.
+    Attributes:
         alphas: Penalties to choose from, on the sum of squared residuals of standardised features.
-
-    Raises:
-        ValueError: Shapes that do not fit, features that are not finite, fewer than 3 folds, or an empty fold.
+        name: Short name.
     """
-    require_features(features, target, folds)
-    grid = np.sort(np.asarray(alphas, dtype=np.float64))
-    responses = responses_of(target, kind)
-    loss = _num_errors if kind == "classification" else _squared_error
-    chosen = np.empty(folds.num_folds)
-    predicted = np.zeros_like(responses)
-    # One BLAS thread per fit and fits side by side: BLAS threads that share busy cores wait for each other and take
-    # ten times as long.
-    with (
-        threadpool_limits(limits=1, user_api="blas"),
-        ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as pool,
-    ):
-        if folds.excluded:
-            for index in range(folds.num_folds):
-                train, test = folds.train_rows(index), folds.fold == index
-                rows = np.concatenate([train, np.flatnonzero(test)])
-                moments = _FoldMoments.of(_conditioned(features[rows]), responses[rows], folds.fold[rows])
-                chosen[index] = _best(moments.inner_losses(grid, loss, pool, tested=index)[index], grid)
-                predicted[test] = moments.predict(index, float(chosen[index]))
-        else:
-            used = np.flatnonzero(folds.fold >= 0)
-            moments = _FoldMoments.of(_conditioned(features[used]), responses[used], folds.fold[used])
-            losses = moments.inner_losses(grid, loss, pool)
-            chosen = np.array([_best(losses[index], grid) for index in range(folds.num_folds)])
-            parts = pool.map(lambda index: moments.predict(index, float(chosen[index])), range(folds.num_folds))
-            for index, part in enumerate(parts):
-                predicted[folds.fold == index] = part
-    return OutOfFold(decide(predicted, kind), chosen)
+
+    alphas: tuple[float, ...] = ALPHAS
+    name: str = "ridge"
+
+    def out_of_fold_each(
+        self, features: NDArray[Any], targets: Sequence[Target], folds: Folds, seed: int
+    ) -> list[OutOfFold]:
+        """Predictions of each fold from the others; nothing is drawn.
+
+        Raises:
+            ValueError: As for `require_features`.
+        """
+        del seed
+        require_features(features, targets, folds)
+        grid = np.sort(np.asarray(self.alphas, dtype=np.float64))
+        responses = _Responses.of(targets)
+        chosen = np.empty((folds.num_folds, len(targets)))
+        predicted = np.zeros_like(responses.values)
+        # One BLAS thread per fit and fits side by side: BLAS threads that share busy cores wait for each other and
+        # take ten times as long.
+        with (
+            threadpool_limits(limits=1, user_api="blas"),
+            ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as pool,
+        ):
+            if folds.excluded:
+                for index in range(folds.num_folds):
+                    train, test = folds.train_rows(index), folds.fold == index
+                    rows = np.concatenate([train, np.flatnonzero(test)])
+                    moments = _FoldMoments.of(_conditioned(features[rows]), responses.rows(rows), folds.fold[rows])
+                    chosen[index] = _best(moments.inner_losses(grid, pool, tested=index)[index], grid)
+                    predicted[test] = moments.predict(index, chosen[index])
+            else:
+                used = np.flatnonzero(folds.fold >= 0)
+                moments = _FoldMoments.of(_conditioned(features[used]), responses.rows(used), folds.fold[used])
+                chosen = _best(moments.inner_losses(grid, pool), grid)
+                parts = pool.map(lambda index: moments.predict(index, chosen[index]), range(folds.num_folds))
+                for index, part in enumerate(parts):
+                    predicted[folds.fold == index] = part
+        return [
+            OutOfFold(decide(predicted[:, columns], kind), chosen[:, number])
+            for number, (columns, kind) in enumerate(responses.parts)
+        ]
 
 
-def _best(losses: NDArray[np.float64], grid: NDArray[np.float64]) -> float:
-    return float(grid[len(grid) - 1 - np.argmin(losses[::-1])])
+def _best(losses: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The penalties of the smallest losses, shape (..., alphas)."""
+    return grid[len(grid) - 1 - np.argmin(losses[..., ::-1], axis=-1)]
 
 
 @dataclass(frozen=True)
-class _FittedRidge:
-    """All ridges of one training set, through the eigenvectors of its correlation."""
+class _Responses:
+    """Columns to regress on, of all targets side by side.
 
-    mean: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    eigenvalues: NDArray[np.float64]
-    eigenvectors: NDArray[np.float64]
-    projected_response: NDArray[np.float64]
-    mean_response: NDArray[np.float64]
+    Attributes:
+        values: Shape (n, responses).
+        parts: The columns and the kind of each target.
+    """
 
-    def predict(self, x: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
-        weights = self.eigenvectors @ (self.projected_response / (self.eigenvalues + alpha)[:, None])
-        return ((x - self.mean) * self.scale) @ weights + self.mean_response
+    values: NDArray[np.float64]
+    parts: list[tuple[slice, Kind]]
 
-    def losses(
-        self,
-        x: NDArray[np.float64],
-        y: NDArray[np.float64],
-        alphas: NDArray[np.float64],
-        loss: Callable[[NDArray[np.float64], NDArray[np.float64]], float],
-    ) -> NDArray[np.float64]:
-        """Loss of every penalty on some places.
+    @classmethod
+    def of(cls, targets: Sequence[Target]) -> "_Responses":
+        columns = [responses_of(target) for target in targets]
+        ends = np.cumsum([each.shape[1] for each in columns]).tolist()
+        spans = zip([0, *ends[:-1]], ends, targets, strict=True)
+        return cls(np.hstack(columns), [(slice(start, end), target.kind) for start, end, target in spans])
 
-        The places are multiplied either by the weights of all penalties at once, or by the eigenvectors, whichever are
-        fewer columns.
-        """
-        centered = (x - self.mean) * self.scale
-        shrunk = [self.projected_response / (self.eigenvalues + alpha)[:, None] for alpha in alphas]
-        if len(alphas) * y.shape[1] < len(self.eigenvalues):
-            predicted = np.split(centered @ (self.eigenvectors @ np.hstack(shrunk)), len(alphas), axis=1)
-        else:
-            rotated = centered @ self.eigenvectors
-            predicted = [rotated @ each for each in shrunk]
-        return np.array([loss(each + self.mean_response, y) for each in predicted])
+    def rows(self, chosen: NDArray[np.intp]) -> "_Responses":
+        return _Responses(self.values[chosen], self.parts)
 
 
 @dataclass(frozen=True)
@@ -136,6 +110,7 @@ class _FoldMoments:
 
     x: list[NDArray[np.float64]]
     y: list[NDArray[np.float64]]
+    parts: list[tuple[slice, Kind]]
     count: NDArray[np.float64]
     sum_x: NDArray[np.float64]
     sum_y: NDArray[np.float64]
@@ -143,13 +118,14 @@ class _FoldMoments:
     cross: NDArray[np.float64]
 
     @classmethod
-    def of(cls, x: NDArray[np.float64], y: NDArray[np.float64], fold: NDArray[np.int64]) -> "_FoldMoments":
+    def of(cls, x: NDArray[np.float64], responses: _Responses, fold: NDArray[np.int64]) -> "_FoldMoments":
         num_folds = int(fold.max()) + 1
         parts_x = [x[fold == index] for index in range(num_folds)]
-        parts_y = [y[fold == index] for index in range(num_folds)]
+        parts_y = [responses.values[fold == index] for index in range(num_folds)]
         return cls(
             x=parts_x,
             y=parts_y,
+            parts=responses.parts,
             count=np.array([len(part) for part in parts_x], dtype=np.float64),
             sum_x=np.stack([part.sum(axis=0) for part in parts_x]),
             sum_y=np.stack([part.sum(axis=0) for part in parts_y]),
@@ -157,43 +133,46 @@ class _FoldMoments:
             cross=np.stack([part.T @ response for part, response in zip(parts_x, parts_y, strict=True)]),
         )
 
-    def predict(self, tested: int, alpha: float) -> NDArray[np.float64]:
-        """Predictions of one fold from all others."""
-        return self.fit_without(tested).predict(self.x[tested], alpha)
+    def predict(self, tested: int, alphas: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Predictions of one fold from all others, each target's by its own penalty."""
+        normal = self.without(tested)
+        centered = normal.centered(self.x[tested])
+        found = np.empty_like(self.y[tested])
+        for (columns, _), alpha in zip(self.parts, alphas, strict=True):
+            found[:, columns] = centered @ normal.weights(float(alpha), columns) + normal.mean_response[columns]
+        return found
 
     def inner_losses(
-        self,
-        alphas: NDArray[np.float64],
-        loss: Callable[[NDArray[np.float64], NDArray[np.float64]], float],
-        pool: ThreadPoolExecutor,
-        tested: int | None = None,
+        self, alphas: NDArray[np.float64], pool: ThreadPoolExecutor, tested: int | None = None
     ) -> NDArray[np.float64]:
-        """Losses of each penalty where a fold is tested, summed over its training folds, shape (folds, alphas).
+        """Losses of each penalty where a fold is tested, summed over its training folds: (folds, targets, alphas).
 
         With ``tested`` those of this fold alone are computed.
         """
         num_folds = len(self.x)
         pairs = [pair for pair in combinations(range(num_folds), 2) if tested is None or tested in pair]
-        total = np.zeros((num_folds, len(alphas)))
-        computed = pool.map(lambda pair: self.losses_without(pair[0], pair[1], alphas, loss), pairs)
+        total = np.zeros((num_folds, len(self.parts), len(alphas)))
+        computed = pool.map(lambda pair: self.losses_without(pair[0], pair[1], alphas), pairs)
         for (first, second), (of_first, of_second) in zip(pairs, computed, strict=True):
             total[second] += of_first
             total[first] += of_second
         return total
 
     def losses_without(
-        self,
-        first: int,
-        second: int,
-        alphas: NDArray[np.float64],
-        loss: Callable[[NDArray[np.float64], NDArray[np.float64]], float],
+        self, first: int, second: int, alphas: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Losses on each of two folds of the ridge fitted without either; each serves where the other is tested."""
-        ridge = self.fit_without(first, second)
-        of_first = ridge.losses(self.x[first], self.y[first], alphas, loss)
-        return of_first, ridge.losses(self.x[second], self.y[second], alphas, loss)
+        normal = self.without(first, second)
+        ridges = _AllPenalties.of(normal, alphas)
+        of_first, of_second = (
+            np.stack([ridges.losses(centered, self.y[index], columns, kind) for columns, kind in self.parts])
+            for index in (first, second)
+            for centered in [normal.centered(self.x[index])]
+        )
+        return of_first, of_second
 
-    def fit_without(self, *left_out: int) -> _FittedRidge:
+    def without(self, *left_out: int) -> "_NormalEquations":
+        """What all folds but some say of the weights."""
         used = [index for index in range(len(self.x)) if index not in left_out]
         count = self.count[used].sum()
         mean, mean_response = self.sum_x[used].sum(axis=0) / count, self.sum_y[used].sum(axis=0) / count
@@ -201,10 +180,70 @@ class _FoldMoments:
         std = np.sqrt(np.maximum(np.diag(scatter), 0.0) / count)
         scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > CONSTANT_STD)
         cross = (self.cross[used].sum(axis=0) - count * np.outer(mean, mean_response)) * scale[:, None]
-        eigenvalues, eigenvectors = np.linalg.eigh(scatter * np.outer(scale, scale))
-        return _FittedRidge(
-            mean, scale, np.maximum(eigenvalues, 0.0), eigenvectors, eigenvectors.T @ cross, mean_response
-        )
+        return _NormalEquations(mean, scale, scatter * np.outer(scale, scale), cross, mean_response)
+
+
+@dataclass(frozen=True)
+class _NormalEquations:
+    """Moments of one training set of standardised features; ``cross`` and ``mean_response`` of all responses."""
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    scatter: NDArray[np.float64]
+    cross: NDArray[np.float64]
+    mean_response: NDArray[np.float64]
+
+    def centered(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Features standardised as those of the training set."""
+        return (x - self.mean) * self.scale
+
+    def weights(self, alpha: float, columns: slice) -> NDArray[np.float64]:
+        """Weights of some responses under one penalty."""
+        from scipy.linalg import cho_factor, cho_solve
+
+        penalised = self.scatter + alpha * np.eye(len(self.scatter))
+        factor = cho_factor(penalised, lower=True, overwrite_a=True, check_finite=False)
+        solved: NDArray[np.float64] = cho_solve(factor, self.cross[:, columns], check_finite=False)
+        return solved
+
+
+@dataclass(frozen=True)
+class _AllPenalties:
+    """All ridges of one training set, through the eigenvectors of its correlation."""
+
+    alphas: NDArray[np.float64]
+    eigenvalues: NDArray[np.float64]
+    eigenvectors: NDArray[np.float64]
+    projected: NDArray[np.float64]
+    mean_response: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, normal: _NormalEquations, alphas: NDArray[np.float64]) -> "_AllPenalties":
+        eigenvalues, eigenvectors = np.linalg.eigh(normal.scatter)
+        projected = eigenvectors.T @ normal.cross
+        return cls(alphas, np.maximum(eigenvalues, 0.0), eigenvectors, projected, normal.mean_response)
+
+    def losses(
+        self, centered: NDArray[np.float64], y: NDArray[np.float64], columns: slice, kind: Kind
+    ) -> NDArray[np.float64]:
+        """Loss of every penalty at some places: squared errors, or the number of wrong classes.
+
+        The places are multiplied either by the weights of all penalties at once, or by the eigenvectors, whichever are
+        fewer columns.
+        """
+        shrunk = [self.projected[:, columns] / (self.eigenvalues + alpha)[:, None] for alpha in self.alphas]
+        truth, mean = y[:, columns], self.mean_response[columns]
+        if len(self.alphas) * truth.shape[1] < len(self.eigenvalues):
+            predicted = np.split(centered @ (self.eigenvectors @ np.hstack(shrunk)), len(self.alphas), axis=1)
+        else:
+            # Which class is the largest hardly ever hangs on more digits, and most of the time goes here.
+            precision = np.float32 if kind == "classification" else np.float64
+            rotated = (centered @ self.eigenvectors).astype(precision)
+            predicted = [rotated @ each.astype(precision) for each in shrunk]
+        if kind == "classification":
+            labels = truth.argmax(axis=1)
+            return np.array([np.count_nonzero((each + mean).argmax(axis=1) != labels) for each in predicted], float)
+        return np.array([np.square(each + mean - truth).sum() for each in predicted])
 
 
 def _conditioned(features: NDArray[Any]) -> NDArray[np.float64]:
@@ -217,11 +256,3 @@ def _conditioned(features: NDArray[Any]) -> NDArray[np.float64]:
     std = x.std(axis=0)
     varying = std > 1e-12 * np.abs(features).max(axis=0, initial=0.0)
     return x[:, varying] / std[varying]
-
-
-def _squared_error(predicted: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    return float(np.square(predicted - y).sum())
-
-
-def _num_errors(predicted: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    return float(np.count_nonzero(predicted.argmax(axis=1) != y.argmax(axis=1)))

@@ -73,6 +73,17 @@ def test_finished_tasks_are_taken_from_before_and_changes_are_not(tables):
     assert run(tables, tasks).num_reused == 0
 
 
+def test_tasks_at_the_same_places_score_together_as_alone(tables):
+    table = pd.read_csv(tables / "places.csv")
+    table["cold"] = table["warmth"].fillna(0.0) ** 2
+    table.to_csv(tables / "places.csv", index=False)
+    tasks = [task("cold"), task("zone", kind="classification"), task("warmth")]
+    protocol = PROTOCOL.model_copy(update={"probes": ("ridge", "knn", "mlp")})
+    together = run(tables, tasks, protocol, "together")
+    alone = [run(tables, [each], protocol, "alone").scores for each in tasks]
+    pd.testing.assert_frame_equal(together.scores, pd.concat(alone, ignore_index=True), rtol=1e-9)
+
+
 def test_faults_of_scores_are_found(tables):
     data = load_task(task("warmth"), tables)
     scores = run(tables, [task("warmth")]).scores

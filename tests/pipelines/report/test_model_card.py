@@ -88,8 +88,21 @@ def test_what_the_encoder_tells_apart_is_told(content: CardContent) -> None:
     similarity = pd.DataFrame({"distance_km": [10.0, 700.0, 5000.0], "mean": [1.0, 0.4, 0.0]})
     card = render_model_card(replace(content, resolution=Resolution(board, similarity)))
     assert "told apart is 1,000 km;" in card
-    assert "half way at 700 km" in card
+    assert "half way at 345 km" in card
     assert "| 1,000 | 0.820 | 0.80 to 0.84 | 0.520 |" in card
     blind = render_model_card(replace(content, resolution=Resolution(board[:1], similarity.assign(mean=1.0))))
     assert "none of these" in blind
     assert "does not fall" in blind
+
+
+def test_intervals_notes_and_failures_are_told(content: CardContent) -> None:
+    scores = content.scores.assign(note=content.scores["note"].where(content.scores["note"] != "", "3 rows left out"))
+    scores.loc[scores["model_name"] == "sincos", ["ci_lower", "ci_upper"]] = np.nan
+    failures = {"gone": "gone.csv: no such table"}
+    card = render_model_card(replace(content, scores=scores, failures=failures, synthetic=True))
+    assert "r2 (ridge), 95 % interval 0.612 to 0.812" in card
+    assert "- synthetic" in card.split("---")[1]
+    assert "- warmth: 3 rows left out" in card
+    assert "- gone: gone.csv: no such table" in card
+    assert "| 0.500 |" in card
+    assert not re.search(r"\bnan\b", card, re.IGNORECASE)

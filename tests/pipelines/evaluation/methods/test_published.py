@@ -63,7 +63,20 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
         open_method(f"geoclip:{path}").features(PLACES)
 
 
-@pytest.mark.parametrize("name", ["sinr", "torchgeo", "sinr:nowhere.pt", "geoclip:nowhere.pth", "nowhere.ckpt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sinr",
+        "torchgeo",
+        "csp",
+        "gps2vec",
+        "csp:nowhere.pth.tar",
+        "gps2vec:nowhere",
+        "sinr:nowhere.pt",
+        "geoclip:nowhere.pth",
+        "nowhere.ckpt",
+    ],
+)
 def test_missing_weights_are_asked_for(name: str) -> None:
     with pytest.raises(MissingWeightsError, match=r"expected|give"):
         open_method(name)
@@ -87,7 +100,8 @@ def test_a_checkpoint_through_our_code_and_torchgeos_agrees() -> None:
 def test_released_shape_is_the_default_reference() -> None:
     assert open_method("harmonics").features(PLACES).shape == (4, 1600)
     assert open_method("untrained", seed=1).features(PLACES).shape == (4, 256)
-    assert {"sincos", "harmonics", "untrained", "geoclip", "sinr", "torchgeo"} == set(method_names())
+    known = {"sincos", "harmonics", "untrained", "geoclip", "csp", "gps2vec", "sinr", "torchgeo"}
+    assert known == set(method_names())
 
 
 @pytest.mark.parametrize("place", [[200.0, 0.0], [0.0, 91.0], [np.nan, 0.0]])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipelines.evaluation.methods import SinCosCoordinates
-from pipelines.evaluation.probes import InverseDistance, NearestNeighbors, SmallMLP, ridge_out_of_fold
+from pipelines.evaluation.probes import InverseDistance, NearestNeighbors, RidgeProbe, SmallMLP
 from pipelines.evaluation.splits import Folds, block_folds, random_folds
 
 
@@ -83,9 +83,9 @@ def test_excluded_places_never_reach_a_prediction(places):
     excluded = tuple(rng.choice(np.flatnonzero(blocks.fold != index), 60, replace=False) for index in range(5))
     folds = Folds(blocks.fold, blocks.block, 5, excluded)
     features, target = rng.normal(size=(500, 5)), rng.normal(size=500)
-    before = ridge_out_of_fold(features, target, folds, "regression")
+    before = RidgeProbe().out_of_fold(features, target, folds, "regression", 0)
     target[excluded[2]] += 1e4
-    after = ridge_out_of_fold(features, target, folds, "regression")
+    after = RidgeProbe().out_of_fold(features, target, folds, "regression", 0)
     tested = blocks.fold == 2
     np.testing.assert_allclose(before.prediction[tested], after.prediction[tested], rtol=1e-9)
     assert before.alpha[2] == after.alpha[2]
@@ -95,5 +95,5 @@ def test_a_buffer_of_nothing_changes_nothing(places):
     folds = block_folds(places, 10.0, 5, 0)
     empty = Folds(folds.fold, folds.block, 5, (np.empty(0, dtype=np.intp),) * 5)
     features, target = SinCosCoordinates().features(places), places[:, 1]
-    plain, buffered = (ridge_out_of_fold(features, target, each, "regression") for each in (folds, empty))
+    plain, buffered = (RidgeProbe().out_of_fold(features, target, each, "regression", 0) for each in (folds, empty))
     np.testing.assert_allclose(buffered.prediction, plain.prediction, rtol=1e-6, atol=1e-8)

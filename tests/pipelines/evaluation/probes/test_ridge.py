@@ -5,7 +5,7 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipelines.evaluation.probes import ALPHAS, ridge_out_of_fold
+from pipelines.evaluation.probes import ALPHAS, RidgeProbe
 from pipelines.evaluation.splits import Folds
 
 
@@ -16,7 +16,7 @@ def rng():
 
 def ridge(features, target, fold, kind, alphas=ALPHAS):
     num_folds = int(fold.max()) + 1 if fold.size else 0
-    return ridge_out_of_fold(features, target, Folds(fold, np.arange(len(fold)), num_folds), kind, alphas)
+    return RidgeProbe(alphas).out_of_fold(features, target, Folds(fold, np.arange(len(fold)), num_folds), kind, 0)
 
 
 def r2(target, prediction):

@@ -1,0 +1,1 @@
+"""Satlas: windows, predictions, monthly products and their validation."""

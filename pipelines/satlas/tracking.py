@@ -1,0 +1,145 @@
+"""Which detections of different months are the same object."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.satlas.geometry import WGS84, areas_m2, chord, frame_of, unit_vectors
+from pipelines.satlas.merging import connected, pairs_within, union_of
+
+if TYPE_CHECKING:
+    import geopandas
+
+SHARED_FRACTION: Final = 0.1
+"""Polygons of two months are one object where they share at least this part of the smaller."""
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Objects through months.
+
+    Attributes:
+        objects: Per object its category, score (highest of all months) and latest geometry, WGS 84.
+        row_of: Row of the month's detections that is the object's, int, shape (objects, months); -1 where none is.
+        detections: Per month the detections, each one of one object only; polygons of one object are united.
+    """
+
+    objects: "geopandas.GeoDataFrame"
+    row_of: NDArray[np.intp]
+    detections: Sequence["geopandas.GeoDataFrame"]
+
+
+def track_points(months: Mapping[str, "geopandas.GeoDataFrame"], distance_m: float) -> Tracks:
+    """Links each month's points to the objects known so far: nearest pairs first, one to one, within a distance.
+
+    An object is where it was detected last, so that one seen again after months without an image is found again.
+    Points without an object begin one.
+
+    Args:
+        months: Merged points by month, in order; WGS 84 with columns category and score.
+        distance_m: Furthest that detections of one object lie apart.
+    """
+    import shapely
+    from scipy.spatial import cKDTree
+
+    rows: list[NDArray[np.intp]] = []
+    where = np.zeros((0, 3))
+    for points in months.values():
+        xyz = unit_vectors(shapely.get_coordinates(points.geometry.to_numpy()))
+        known = np.full(len(where), -1, dtype=np.intp)
+        if len(where) and len(xyz):
+            near = cKDTree(where).sparse_distance_matrix(cKDTree(xyz), chord(distance_m), output_type="coo_matrix")
+            known = _assign_nearest(near.row, near.col, near.data, len(where))
+        new = np.setdiff1d(np.arange(len(xyz)), known)
+        row = np.concatenate([known, new])
+        where = np.concatenate([where, np.zeros((len(new), 3))])
+        where[row >= 0] = xyz[row[row >= 0]]
+        rows.append(row)
+    row_of = np.full((len(where), len(rows)), -1, dtype=np.intp)
+    for month, row in enumerate(rows):
+        row_of[: len(row), month] = row
+    return _described(list(months.values()), row_of)
+
+
+def _assign_nearest(
+    known: NDArray[np.intp], found: NDArray[np.intp], distance: NDArray[np.float64], num_known: int
+) -> NDArray[np.intp]:
+    """The detection of each known object, -1 where none; the nearest pairs are taken first."""
+    row = np.full(num_known, -1, dtype=np.intp)
+    taken: set[int] = set()
+    for index in np.lexsort((found, known, distance)).tolist():
+        if row[known[index]] < 0 and int(found[index]) not in taken:
+            row[known[index]] = found[index]
+            taken.add(int(found[index]))
+    return row
+
+
+def track_polygons(months: Mapping[str, "geopandas.GeoDataFrame"], gap_m: float) -> Tracks:
+    """Groups polygons of one category that overlap from month to month; a group is one object, however it grows.
+
+    Two farms that grow together are one object in all months, in earlier ones with two parts.
+
+    Args:
+        months: Merged polygons by month, in order; WGS 84 with columns category and score.
+        gap_m: Widest gap closed between parts of an object.
+    """
+    import geopandas
+    import pandas as pd
+
+    numbered = [frame.assign(month=number) for number, frame in enumerate(months.values())]
+    joined = pd.concat(numbered, ignore_index=True)
+    if joined.empty:
+        return _described(list(months.values()), np.zeros((0, len(months)), dtype=np.intp))
+    group = _overlapping_groups(joined)
+    detections, row_of = [], np.full((int(group.max()) + 1, len(months)), -1, dtype=np.intp)
+    for month in range(len(months)):
+        rows = np.flatnonzero(joined["month"].to_numpy() == month)
+        present = np.unique(group[rows])
+        row_of[present, month] = np.arange(len(present))
+        united = [_unite(joined.iloc[rows[group[rows] == number]], gap_m) for number in present]
+        columns = ("category", "score", "geometry")
+        values = {name: [each[place] for each in united] for place, name in enumerate(columns)}
+        detections.append(geopandas.GeoDataFrame(values, geometry="geometry", crs=WGS84))
+    return _described(detections, row_of)
+
+
+def _overlapping_groups(joined: "geopandas.GeoDataFrame") -> NDArray[np.intp]:
+    geometry = joined.geometry.to_numpy()
+    month, category = joined["month"].to_numpy(), joined["category"].to_numpy(dtype=str)
+    pairs = pairs_within(geometry, 0.0)
+    pairs = pairs[(month[pairs[:, 0]] != month[pairs[:, 1]]) & (category[pairs[:, 0]] == category[pairs[:, 1]])]
+    area = areas_m2(geometry)
+    share = [_shared_area(geometry[i], geometry[j]) / min(area[i], area[j]) for i, j in pairs.tolist()]
+    return connected(len(geometry), pairs[np.array(share, dtype=np.float64) >= SHARED_FRACTION])
+
+
+def _shared_area(first: Any, second: Any) -> float:  # noqa: ANN401
+    frame = frame_of([first])
+    return float(frame.to_meters(first).intersection(frame.to_meters(second)).area)
+
+
+def _unite(parts: "geopandas.GeoDataFrame", gap_m: float) -> tuple[str, float, Any]:
+    geometry = parts.geometry.to_numpy()
+    score = float(np.average(parts["score"], weights=areas_m2(geometry)))
+    whole = geometry[0] if len(parts) == 1 else union_of(geometry, gap_m)
+    return str(parts["category"].iloc[0]), score, whole
+
+
+def _described(detections: Sequence["geopandas.GeoDataFrame"], row_of: NDArray[np.intp]) -> Tracks:
+    """Objects by their latest category and geometry and their highest score."""
+    import geopandas
+
+    number = len(row_of)
+    category, geometry = np.full(number, "", dtype=object), np.full(number, None, dtype=object)
+    score = np.zeros(number)
+    for month, frame in enumerate(detections):
+        seen = np.flatnonzero(row_of[:, month] >= 0)
+        rows = row_of[seen, month]
+        category[seen] = frame["category"].to_numpy(dtype=object)[rows]
+        geometry[seen] = frame.geometry.to_numpy()[rows]
+        score[seen] = np.maximum(score[seen], frame["score"].to_numpy(dtype=np.float64)[rows])
+    objects = geopandas.GeoDataFrame({"category": category, "score": score}, geometry=geometry, crs=WGS84)
+    return Tracks(objects, row_of, detections)

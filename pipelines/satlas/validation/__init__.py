@@ -1,0 +1,1 @@
+"""Precision and recall of products, per continent and with intervals."""
