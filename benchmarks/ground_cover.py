@@ -4,9 +4,9 @@
     satclip sandbox run -- python benchmarks/ground_cover.py --check
 
 Uses the dataset and the bank of the demo; labels come from the sandbox's land-cover collection. Labels, checkpoint and
-scores are written into the workspace and taken from there the next time. With --scene FOLDER (a file per band) the model
-also maps a real scene: time, seams and georeference. Scores on a synthetic planet prove plumbing and learning, never the
-quality of a model on Earth.
+scores are written into the workspace and taken from there the next time. With --scene FOLDER (a file per band) the
+model also maps a real scene: time, seams and georeference. Scores on a synthetic planet prove plumbing and learning,
+never the quality of a model on Earth.
 """
 
 import argparse
@@ -57,10 +57,14 @@ def tell_scores(scores: GroundCoverScores) -> list[str]:
     plain = max(f1[COORDINATES], f1[MAJORITY])
     lower = float(scores.unseen.set_index("class").loc["mean", "ci_lower"])
     seeds = scores.table["seed"].nunique()
-    print(f"macro F1 over {seeds} seeds: class embeddings {f1[LEARNED]:.3f}, texts {f1[TEXT]:.3f}, band statistics + ")
-    print(
-        f"ridge {f1[BANDS]:.3f}, best of coordinates and majority {plain:.3f}; lift of unseen classes at least {lower:.2f}"
-    )
+    told = {
+        "class embeddings": f1[LEARNED],
+        "texts": f1[TEXT],
+        "band statistics": f1[BANDS],
+        "coordinates or majority": plain,
+    }
+    print(f"macro F1 over {seeds} seeds: {', '.join(f'{name} {value:.3f}' for name, value in told.items())}")
+    print(f"lift of unseen classes, mean over classes: at least {lower:.2f}")
     missed = []
     for name in (LEARNED, TEXT):
         if f1[name] < plain + MINIMUM_MARGIN:
@@ -84,10 +88,9 @@ def tell_map(scene: Path, run: GroundCoverRun) -> list[str]:
             changed = float((one.read(1) != other.read(1)).mean())
             is_same_grid = (one.transform, one.crs, one.shape) == (band.transform, band.crs, band.shape)
             height, width = one.shape
-    print(
-        f"dense map of {height} x {width} pixels, {done.num_windows} windows: {done.seconds:.1f} s with {NUM_THREADS} "
-    )
-    print(f"threads; grid of windows moved by 4 px: {changed:.2%} of the pixels change; same grid: {is_same_grid}")
+    told = f"{height} x {width} pixels, {done.num_windows} windows, {NUM_THREADS} threads"
+    print(f"dense map of {told}: {done.seconds:.1f} s")
+    print(f"grid of windows moved by 4 px: {changed:.2%} of the pixels change; grid of the scene: {is_same_grid}")
     if done.seconds > MAXIMUM_MAP_SECONDS:
         missed.append(f"dense map: {done.seconds:.1f} s, expected at most {MAXIMUM_MAP_SECONDS:.0f}")
     if changed > MAXIMUM_CHANGED_SHARE:

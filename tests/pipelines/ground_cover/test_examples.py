@@ -1,12 +1,17 @@
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import ArtefactError, DatasetError
 from pipelines.features.config import ViewsConfig
-from pipelines.ground_cover.examples import PixelImages, balanced_order, require_classes
-from tests.pipelines.ground_cover.labelled_patches import world
+from pipelines.ground_cover.classes import LandCoverClasses
+from pipelines.ground_cover.examples import PixelImages, balanced_order, labelled_examples, require_classes
+from pipelines.ground_cover.labels import GroundCoverLabels
+from tests.pipelines.ground_cover.labelled_patches import CLASSES, world
 
 COUNTS = st.lists(st.integers(1, 30), min_size=1, max_size=5)
 
@@ -86,13 +91,11 @@ def test_an_epoch_sees_its_own_view_of_a_pixel_patch():
 
 
 def test_labels_of_other_places_are_refused():
-    from types import SimpleNamespace
-
-    import pandas as pd
-
-    from pipelines.ground_cover.examples import labelled_examples
-
     dataset = SimpleNamespace(version="abc", places=pd.DataFrame({"row": [0, 1, 2]}))
-    labels = SimpleNamespace(rows=np.array([0, 1]), __len__=lambda: 2)
-    with pytest.raises((ArtefactError, TypeError), match="abc|len"):
+    classes = LandCoverClasses("world", CLASSES)
+    labels = GroundCoverLabels(
+        np.array([0, 1]), np.zeros((2, 2)), np.full((2, 4), 0.25, dtype=np.float32), np.ones(2, dtype=np.int64),
+        np.full(2, 2021), ("valid", "valid"), classes,
+    )  # fmt: skip
+    with pytest.raises(ArtefactError, match="its 3 places are not those of the 2 labels"):
         labelled_examples(dataset, labels, None, np.ones(3, dtype=bool))
