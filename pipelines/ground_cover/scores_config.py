@@ -10,7 +10,7 @@ class GroundCoverScoresConfig(BaseModel):
 
     cell_deg: float = Field(default=10.0, gt=0, le=90, description="Side of the spatial blocks in degrees.")
     num_folds: int = Field(default=5, ge=3, description="Folds of whole blocks.")
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1, description="Seeds of folds and weights.")
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="Seeds of folds and weights.")
     multi_label_threshold: float = Field(
         default=0.1, gt=0, le=1, description="Share of a patch from which a class counts as there."
     )
