@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipelines.drawing import BLUE, INK, QUIET, VERMILION, open_figure, quieten_frame, write_title
 from pipelines.ground_cover.scores import EVERYWHERE, LEARNED, PROBE, TEXT
+from pipelines.report.figures import GAMMA, STRETCH_PERCENTILE
 
 METHOD_LABELS: Mapping[str, str] = {
     "class_embeddings": "class embeddings",
@@ -84,10 +85,10 @@ def unseen_chart(unseen: pd.DataFrame) -> Figure:
 def retrieval_gallery(
     true_color: Mapping[str, NDArray[np.float32]], hits: Mapping[str, Sequence[bool]], num_columns: int
 ) -> Figure:
-    """Per class the patches most alike its text; those of the class are framed.
+    """Per class the patches most alike its text, under a stretch of their own; those of the class are framed.
 
     Args:
-        true_color: Per class patches, shape (n, rows, columns, 3), 0 to 1.
+        true_color: Per class reflectance, shape (n, rows, columns, 3).
         hits: Per class whether each patch holds the class.
         num_columns: Patches per class.
     """
@@ -97,7 +98,9 @@ def retrieval_gallery(
     top = 1 - 0.8 / figure.get_figheight()
     grid = figure.add_gridspec(len(names), num_columns, left=0.22, right=0.99, top=top, bottom=0.01, wspace=0.06)
     for row, name in enumerate(names):
-        for column, (image, hit) in enumerate(zip(true_color[name], hits[name], strict=True)):
+        white = float(np.clip(np.percentile(true_color[name], STRETCH_PERCENTILE), 0.05, 1.0))
+        shown = np.clip(true_color[name] / white, 0, 1) ** (1 / GAMMA)
+        for column, (image, hit) in enumerate(zip(shown, hits[name], strict=True)):
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(image)
             axes.set_xticks([])
