@@ -50,7 +50,7 @@ def confusion_chart(confusion: NDArray[np.int64], names: Sequence[str]) -> Figur
     figure = open_figure(side, side)
     write_title(figure, "True and predicted classes", "share of each true class, in percent")
     axes = figure.add_subplot()
-    figure.subplots_adjust(left=0.26, right=0.98, top=0.86, bottom=0.22)
+    figure.subplots_adjust(left=0.26, right=0.98, top=0.88, bottom=0.24)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.argwhere(shares >= 0.005):
         color = "white" if shares[row, column] > 0.5 else INK
@@ -60,6 +60,7 @@ def confusion_chart(confusion: NDArray[np.int64], names: Sequence[str]) -> Figur
     axes.set_ylabel("true")
     axes.set_xlabel("predicted")
     quieten_frame(axes)
+    axes.grid(False)
     return figure
 
 

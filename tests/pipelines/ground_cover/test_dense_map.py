@@ -130,9 +130,8 @@ def test_a_map_has_the_grid_of_the_scene_and_the_classes_of_its_halves(scene, ch
     with rasterio.open(done.probabilities_path) as dataset:
         assert dataset.descriptions == tuple(each.name for each in CLASSES)
         assert dataset.transform == TRANSFORM
-    assert sorted(each.name for each in tmp_path.iterdir()) == [
-        "map.tif", "map_probabilities.tif", "moved.tif", "moved_probabilities.tif",
-    ]  # fmt: skip
+    written = sorted(each.name for each in tmp_path.glob("*map*"))
+    assert written == ["map.tif", "map_probabilities.tif"]
 
 
 def test_bands_of_a_folder_are_repeated_onto_the_finest_grid(tmp_path):
