@@ -43,16 +43,12 @@ def track_points(months: Mapping[str, "geopandas.GeoDataFrame"], distance_m: flo
         distance_m: Furthest that detections of one object lie apart.
     """
     import shapely
-    from scipy.spatial import cKDTree
 
     rows: list[NDArray[np.intp]] = []
     where = np.zeros((0, 3))
     for points in months.values():
         xyz = unit_vectors(shapely.get_coordinates(points.geometry.to_numpy()))
-        known = np.full(len(where), -1, dtype=np.intp)
-        if len(where) and len(xyz):
-            near = cKDTree(where).sparse_distance_matrix(cKDTree(xyz), chord(distance_m), output_type="coo_matrix")
-            known = _assign_nearest(near.row, near.col, near.data, len(where))
+        known = pair_nearest(where, xyz, distance_m)
         new = np.setdiff1d(np.arange(len(xyz)), known)
         row = np.concatenate([known, new])
         where = np.concatenate([where, np.zeros((len(new), 3))])
@@ -64,16 +60,26 @@ def track_points(months: Mapping[str, "geopandas.GeoDataFrame"], distance_m: flo
     return _described(list(months.values()), row_of)
 
 
-def _assign_nearest(
-    known: NDArray[np.intp], found: NDArray[np.intp], distance: NDArray[np.float64], num_known: int
-) -> NDArray[np.intp]:
-    """The detection of each known object, -1 where none; the nearest pairs are taken first."""
-    row = np.full(num_known, -1, dtype=np.intp)
+def pair_nearest(known_xyz: NDArray[np.float64], found_xyz: NDArray[np.float64], distance_m: float) -> NDArray[np.intp]:
+    """Pairs places one to one, the nearest first; per known place the row of the found one, -1 where none is near.
+
+    Args:
+        known_xyz: Unit vectors, shape (n, 3).
+        found_xyz: Unit vectors, shape (m, 3).
+        distance_m: Furthest that a pair lies apart along a great circle.
+    """
+    from scipy.spatial import cKDTree
+
+    row = np.full(len(known_xyz), -1, dtype=np.intp)
+    if not len(known_xyz) or not len(found_xyz):
+        return row
+    near = cKDTree(known_xyz).sparse_distance_matrix(cKDTree(found_xyz), chord(distance_m), output_type="coo_matrix")
     taken: set[int] = set()
-    for index in np.lexsort((found, known, distance)).tolist():
-        if row[known[index]] < 0 and int(found[index]) not in taken:
-            row[known[index]] = found[index]
-            taken.add(int(found[index]))
+    for index in np.lexsort((near.col, near.row, near.data)).tolist():
+        known, found = int(near.row[index]), int(near.col[index])
+        if row[known] < 0 and found not in taken:
+            row[known] = found
+            taken.add(found)
     return row
 
 

@@ -116,7 +116,7 @@ def draw_intervals(estimates: Sequence[Estimate], title: str) -> "Figure":
         axes.plot([value], [row], "o", color=color, markersize=6)
     labels = [f"{each.measure} of {each.category}, {each.continent} ({each.counted} {each.unit})" for each in shown]
     axes.set_yticks(range(len(shown)), labels, fontsize=8, color=INK)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(shown), 1) - 0.5, -0.5)
     axes.set_xlim(0, 101)
     axes.set_xlabel("percent, with Wilson interval", fontsize=9, color=QUIET)
     axes.set_title(title, loc="left", fontsize=11, color=INK)
@@ -131,7 +131,7 @@ DEFINITIONS = """## What is counted
 
 - **Object**: a point (turbines, platforms) or a polygon (solar farms) of the product.
 - **Precision**: share of sampled objects that a person judged correct. Unsure ones are left out of it and counted.
-- **Recall of points**: share of known objects that have an object of the category within {distance_m:g} m.
+- **Recall of points**: share of known objects that have an object of the category of their own within {distance_m:g} m.
 - **Recall of solar farms**: share of known pixels (10 m) that the product covers. Pixels of a farm are found or missed
   together; the interval is of the number of independent pixels that would vary as much.
 - **Intervals**: Wilson's, {percent:g} %. All continents: each weighted by its objects, interval by Kish's effective

@@ -19,7 +19,7 @@ from pipelines.satlas.index import read_index
 from pipelines.satlas.predictions import TASK_KINDS
 from pipelines.satlas.product_config import PUBLISHED_CATEGORIES
 from pipelines.satlas.validation.proportions import clustered_proportion, proportion, stratified_proportion
-from pipelines.satlas.validation.recall import found_within, pixels_found, read_reference
+from pipelines.satlas.validation.recall import matched_within, pixels_found, read_reference
 from pipelines.satlas.validation.report import (
     ALL,
     DEFINITIONS,
@@ -51,6 +51,8 @@ SAMPLES_FILE: Final = "samples.csv"
 LABELS_FILE: Final = "labels.csv"
 SCORES_FILE: Final = "scores.csv"
 REPORT_FILE: Final = "report.md"
+TOLERANCE_AT_SEA_KM: Final = 400.0
+"""About an exclusive economic zone of 200 nautical miles, in which platforms stand."""
 
 
 class ValidationConfig(BaseModel):
@@ -64,6 +66,7 @@ class ValidationConfig(BaseModel):
         recall_distance_m: How near a known object an object must lie to have found it.
         by_continent: Whether samples are drawn per continent; otherwise of the world as one.
         countries: Natural Earth's countries; empty: the user's cache.
+        download_countries: Whether they are fetched where they are not there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +78,7 @@ class ValidationConfig(BaseModel):
     recall_distance_m: float = Field(default=200.0, gt=0)
     by_continent: bool = True
     countries: str = ""
+    download_countries: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ def continents_of(lonlat_deg: NDArray[np.float64], config: ValidationConfig) -> 
     from pipelines.evaluation.tasks.continents import continent_of
 
     countries = Path(config.countries) if config.countries else None
-    return continent_of(lonlat_deg, countries, tolerance_km=400.0)
+    return continent_of(lonlat_deg, countries, tolerance_km=TOLERANCE_AT_SEA_KM, download=config.download_countries)
 
 
 def _draw(
@@ -247,7 +251,7 @@ def recall_estimates(
         if by_pixels:
             hits, totals = pixels_found(reference.geometry.to_numpy()[rows], own.geometry.to_numpy())
         else:
-            found = found_within(places_of(reference[rows]), places_of(own), config.recall_distance_m)
+            found = matched_within(places_of(reference[rows]), places_of(own), config.recall_distance_m)
             hits, totals = found.astype(np.float64), np.ones(len(found))
         for continent in [*np.unique(continents[rows]).tolist(), ALL]:
             here = np.ones(len(totals), bool) if continent == ALL else continents[rows] == continent
