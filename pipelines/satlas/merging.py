@@ -1,6 +1,6 @@
 """One set of objects from overlapping tiles: nothing twice at a seam, a zone border or the antimeridian."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -67,7 +67,11 @@ def gather_lonlat(tiles: Sequence["geopandas.GeoDataFrame"]) -> "geopandas.GeoDa
     import geopandas
     import pandas as pd
 
-    parts = [objects_to_lonlat(tile[list(COLUMNS)]) for tile in tiles if len(tile)]
+    by_system = defaultdict(list)
+    for tile in tiles:
+        if len(tile):
+            by_system[str(tile.crs)].append(tile[list(COLUMNS)])
+    parts = [objects_to_lonlat(pd.concat(same, ignore_index=True)) for same in by_system.values()]
     if not parts:
         empty = {"category": pd.Series([], dtype=str), "score": pd.Series([], dtype=np.float64)}
         return geopandas.GeoDataFrame(empty, geometry=[], crs=WGS84)

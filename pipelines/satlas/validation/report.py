@@ -1,9 +1,9 @@
 """The report of a validation: tables in Markdown and a picture of the intervals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipelines.satlas.validation.estimates import Estimate
 from pipelines.satlas.validation.proportions import Proportion
 from pipelines.satlas.validation.published import PublishedComparison, compare_published, recall_remark
 
@@ -11,32 +11,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURE = "intervals.png"
-ALL = "All"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Precision or recall of one category on one continent.
-
-    Attributes:
-        measure: ``precision`` or ``recall``.
-        unit: What is counted: ``objects`` or ``pixels``.
-        category: Of the objects.
-        continent: Or `ALL`.
-        found: How many were right, or found; of pixels, pixels.
-        counted: How many were judged, or are known.
-        num_objects: Objects in the product there (precision), or known objects (recall).
-        estimate: The share with its interval; None where nothing was counted.
-    """
-
-    measure: str
-    unit: str
-    category: str
-    continent: str
-    found: int
-    counted: int
-    num_objects: int
-    estimate: Proportion | None
 
 
 def percent(estimate: Proportion | None) -> str:

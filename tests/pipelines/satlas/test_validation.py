@@ -15,10 +15,11 @@ from pipelines.cli import main
 from pipelines.errors import ArtefactError, ConfigurationError, TableError
 from pipelines.satlas.geometry import LocalFrame
 from pipelines.satlas.index import build_index
+from pipelines.satlas.validation.estimates import precision_estimates
 from pipelines.satlas.validation.published import CONTINENTS, PUBLISHED, PUBLISHED_ALL, compare_published
 from pipelines.satlas.validation.recall import found_within, matched_within, pixels_found, read_reference
 from pipelines.satlas.validation.samples import draw_samples, read_labels
-from pipelines.satlas.validation.stage import ValidationConfig, precision_estimates, validate_products
+from pipelines.satlas.validation.stage import ValidationConfig, validate_products
 from pipelines.satlas.vector_files import write_objects
 from pipelines.satlas.versions import publish
 
