@@ -6,6 +6,7 @@ from assets.checks import CHECKS
 from assets.embeddings import location_embeddings
 from assets.evaluation import downstream_scores
 from assets.features import image_features
+from assets.ground_cover import GROUND_COVER_ASSETS, GROUND_COVER_CHECKS
 from assets.jobs import JOBS
 from assets.patches import patch_dataset, patches
 from assets.report import report
@@ -26,6 +27,7 @@ ASSETS = [
     location_embeddings,
     downstream_scores,
     report,
+    *GROUND_COVER_ASSETS,
     *SATLAS_PRODUCT_ASSETS,
 ]
 
@@ -35,7 +37,7 @@ def defs() -> dg.Definitions:
     """The code location ``satclip``."""
     return dg.Definitions(
         assets=ASSETS,
-        asset_checks=[*CHECKS, *SATLAS_PRODUCT_CHECKS],
+        asset_checks=[*CHECKS, *GROUND_COVER_CHECKS, *SATLAS_PRODUCT_CHECKS],
         jobs=JOBS,
         schedules=[monthly_refresh, monthly_satlas],
         resources={

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DATASET = ["sample_points", "scene_candidates", "sampling_manifest", "patches", "patch_dataset"]
 MODEL = ["image_features", "satclip_checkpoint"]
+GROUND_COVER = ["ground_cover_labels"]
 PRODUCTS = ["location_embeddings", "downstream_scores", "report"]
 SATLAS = ["satlas_products", "satlas_index", "satlas_validation"]
 IN_THE_UI = "Here: Materialize all, all partitions."
@@ -44,6 +45,7 @@ JOBS = [
         [*DATASET, *MODEL, *PRODUCTS],
         "From the catalog to the report. " + IN_THE_UI,
     ),
+    _job("ground_cover", GROUND_COVER, "Labels of the latest dataset's patches from a land-cover map."),
     _job("satlas_month", SATLAS, "A month of Satlas: products, and then the index and the validation of all."),
 ]
 BUILD_DATASET = JOBS[0]

@@ -81,6 +81,36 @@ def dataset_metadata(root: Path, record: "DatasetRecord") -> Metadata:
     }
 
 
+def label_metadata(folder: Path) -> Metadata:
+    """Places by status, the share of each class, and where each dominates."""
+    from collections import Counter
+
+    from pipelines.ground_cover.figures import class_shares, label_map
+    from pipelines.ground_cover.labels import read_labels, read_labels_record
+
+    labels, record = read_labels(folder), read_labels_record(folder)
+    valid = labels.valid
+    area = labels.fractions[valid].mean(axis=0).tolist() if valid.any() else [0.0] * len(labels.classes)
+    years = Counter(labels.label_year[valid].tolist())
+    return {
+        "dagster/row_count": int(valid.sum()),
+        "path": dg.MetadataValue.path(folder),
+        "map": picture(label_map(labels)),
+        "shares": picture(class_shares(labels)),
+        "classes": dg.MetadataValue.json(
+            {name: round(share, 4) for name, share in zip(labels.classes.names, area, strict=True)}
+        ),
+        "statuses": dg.MetadataValue.json(labels.counts()),
+        "label_years": dg.MetadataValue.json({str(year): years[year] for year in sorted(years)}),
+        "labeled_share": float(valid.mean()),
+        "unknown_codes": dg.MetadataValue.json(record["unknown_codes"]),
+        "failures": dg.MetadataValue.json(record["failures"]),
+        "dataset_version": record["dataset_version"],
+        "collection": record["collection"],
+        "fingerprint": record["fingerprint"],
+    }
+
+
 def loss_curves(history_path: Path) -> dg.MarkdownMetadataValue:
     """Training and validation loss by epoch."""
     import pandas as pd

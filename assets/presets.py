@@ -1,4 +1,7 @@
-"""Run configurations by name: the YAML files of ``assets/config``."""
+"""Run configurations by name: the YAML files of ``assets/config``, and beside them those of further chains.
+
+``config/NAME.yaml`` configures the job ``full_chain``; ``config/JOB/NAME.yaml`` a job that not every catalog can run.
+"""
 
 import os
 from collections.abc import Callable
@@ -35,7 +38,7 @@ def preset_defaults[C: dg.Config](asset: str) -> Callable[[type[C]], type[C]]:
 
     A run that is given no configuration, as by a click in the UI, is then the preset's and not a mixture.
     """
-    settings = read_preset(default_preset()).get("ops", {}).get(asset, {}).get("config", {})
+    settings = read_preset(default_preset(), {asset}).get("ops", {}).get(asset, {}).get("config", {})
 
     def apply(config: type[C]) -> type[C]:
         for name, value in settings.items():
@@ -48,10 +51,13 @@ def preset_defaults[C: dg.Config](asset: str) -> Callable[[type[C]], type[C]]:
 
 
 def read_preset(name: str, assets: set[str] | None = None) -> dict[str, Any]:
-    """A preset as run config, with the settings of the named assets only where ``assets`` is given."""
+    """A preset as run config: of ``full_chain``, or with the settings of the named assets, of whatever chain."""
     config: dict[str, Any] = yaml.safe_load(preset_path(name).read_text())
     if assets is not None:
-        config["ops"] = {name: value for name, value in config.get("ops", {}).items() if name in assets}
+        ops = dict(config.get("ops", {}))
+        for path in sorted(FOLDER.glob(f"*/{name}.yaml")):
+            ops |= yaml.safe_load(path.read_text()).get("ops", {})
+        config["ops"] = {name: value for name, value in ops.items() if name in assets}
     return config
 
 

@@ -49,8 +49,8 @@ def _rustac(port: int, folder: Path) -> subprocess.Popen[bytes]:
         catalog.STAC_ORIGIN,
         "-b",
         f"127.0.0.1:{port}",
-        str(folder / "collection.json"),
-        str(folder / "items.json"),
+        *(str(path) for path in sorted(folder.glob("*collection.json"))),
+        *(str(path) for path in sorted(folder.glob("*items.json"))),
     ]
     try:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL)
@@ -93,14 +93,15 @@ def serve(config: SandboxConfig, folder: Path) -> None:
             _serve_items(server, items, folder)
             return
         if config.all_land:
-            tiles = catalog.land_tiles(renderer)
+            tiles = list(catalog.land_tiles(renderer))
         else:
             from pipelines.sampling.points import draw_land_points
 
             lonlat: np.ndarray = draw_land_points(config.num_places, config.places_seed)
-            tiles = iter(catalog.tiles_of_places(lonlat))
+            tiles = catalog.tiles_of_places(lonlat)
         (items / "collection.json").write_text(json.dumps(catalog.collection()))
         catalog.write_items(items / "items.json", tiles, renderer, config.max_acquisitions)
+        catalog.write_land_cover(items, tiles)
         _serve_items(server, items, folder)
 
 

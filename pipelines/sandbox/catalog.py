@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.sandbox import spectra
+from pipelines.sandbox.land_cover import MAP_YEARS, LandCoverMap, land_cover_collection, land_cover_item
 from pipelines.sandbox.rendering import Renderer
 from pipelines.sandbox.scenes import HALF_SWATH, MAX_ACQUISITIONS, Scene, solar_angles_deg, tile_scenes
 from pipelines.sandbox.tiling import TILE_SIZE_M, Tile, all_tiles, footprint, tiles_covering
@@ -212,3 +213,13 @@ def write_items(path: Path, tiles: Iterable[Tile], renderer: Renderer, max_acqui
         handle.write("]}\n")
     logger.info("sandbox catalog: %d items in %.1f s", count, time.monotonic() - start)
     return count
+
+
+def write_land_cover(folder: Path, tiles: Iterable[Tile]) -> int:
+    """Writes the land-cover collection and the items of the tiles into a folder; returns the number of items."""
+    (folder / "land_cover_collection.json").write_text(json.dumps(land_cover_collection(STORAGE_ACCOUNT)))
+    items = [land_cover_item(LandCoverMap(tile, year), ORIGIN) for tile in tiles for year in MAP_YEARS]
+    (folder / "land_cover_items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": items}, separators=(",", ":"))
+    )
+    return len(items)

@@ -6,6 +6,7 @@ from typing import Final
 from pipelines.sandbox import spectra
 from pipelines.sandbox.bounded_cache import BoundedCache
 from pipelines.sandbox.geotiff import GeoTiffLayout, Level
+from pipelines.sandbox.land_cover import LandCoverMap, map_from_path
 from pipelines.sandbox.rendering import Renderer
 from pipelines.sandbox.scenes import Scene, scene_from_product_name
 from pipelines.sandbox.tiling import TILE_SIZE_M
@@ -35,12 +36,15 @@ class CogStore:
         self._files: BoundedCache[CogFile] = BoundedCache(num_headers)
         self._tiles: BoundedCache[bytes] = BoundedCache(num_tiles)
 
-    def open(self, path: str) -> "CogFile":
-        """The file at ``<product name>/<band>.tif``.
+    def open(self, path: str) -> "CogFile | MapFile":
+        """The file at ``<product name>/<band>.tif``, or of a land-cover map.
 
         Raises:
-            FileNotFoundError: No scene or band has that name.
+            FileNotFoundError: No scene, band or map has that name.
         """
+        land_cover = map_from_path(path)
+        if land_cover is not None:
+            return MapFile(land_cover, self._renderer, self._tiles)
         match = _PATH.fullmatch(path)
         if match is None or match[2] not in spectra.RESOLUTION_M:
             raise FileNotFoundError(path)
@@ -69,3 +73,22 @@ class CogFile:
             return self._renderer.render(self._scene, self._band, row, col, resolution).tobytes()
 
         return self._tiles.get((self._scene, self._band, level.factor, row, col), compute)
+
+
+class MapFile:
+    """The virtual file of one land-cover map."""
+
+    def __init__(self, land_cover: LandCoverMap, renderer: Renderer, tiles: BoundedCache[bytes]) -> None:
+        self.layout = land_cover.layout
+        self._tile = land_cover.tile
+        self._renderer = renderer
+        self._tiles = tiles
+
+    def render_tile(self, level: Level, row: int, col: int) -> bytes:
+        """Bytes of one tile of one level; those of all years are the same."""
+
+        def compute() -> bytes:
+            resolution = self.layout.resolution_m * level.factor
+            return self._renderer.land_cover(self._tile, row, col, resolution).tobytes()
+
+        return self._tiles.get((self._tile, "land-cover", level.factor, row, col), compute)

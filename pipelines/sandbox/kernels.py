@@ -459,3 +459,42 @@ def classify_points(fields: Array, sky: Array, half_swath: np.float32, season: f
             _ground_class(fields[:, i], season, cover_green),
         )
     return out
+
+
+@numba.njit(nogil=True, cache=True)
+def ground_code(fields: Array, codes: NDArray[np.uint8], ice_code: int, warm_from_c: float) -> Scalar:
+    """Land-cover code of a point on land: ``codes`` by climate (cold, warm) and land cover, ice where the biome is."""
+    if fields[BIOME] == 0:
+        return ice_code
+    return codes[1 if fields[TEMPERATURE] >= warm_from_c else 0, int(fields[LAND_COVER])]
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def land_cover_plane(
+    fields: Array,
+    step: int,
+    codes: NDArray[np.uint8],
+    ice_code: int,
+    water_code: int,
+    warm_from_c: float,
+    out: NDArray[np.uint8],
+) -> None:
+    """Land-cover code of every pixel: water exactly where pixels show it, else that of the nearest lattice point."""
+    size = out.shape[0]
+    count = fields.shape[1]
+    ground = np.empty((count, count), dtype=np.uint8)
+    for r in range(count):
+        for c in range(count):
+            ground[r, c] = ground_code(fields[:, r, c], codes, ice_code, warm_from_c)
+    row = np.empty((2, size), dtype=np.float32)
+    for i in range(size):
+        r = i // step
+        share = _F((i - r * step + 0.5) / step)
+        _expand(fields[LANDNESS, r], fields[LANDNESS, r + 1], share, step, row[0])
+        _expand(fields[TEXTURE, r], fields[TEXTURE, r + 1], share, step, row[1])
+        nearest = r + int(share + _F(0.5))
+        for c in range(size // step):
+            for offset in range(step):
+                j = c * step + offset
+                is_land = row[0, j] + SHORE_RAGGEDNESS * row[1, j] > _F(0)
+                out[i, j] = ground[nearest, c + (1 if 2 * offset >= step else 0)] if is_land else water_code

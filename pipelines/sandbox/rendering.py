@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipelines.sandbox import kernels, spectra
 from pipelines.sandbox.bounded_cache import BoundedCache
 from pipelines.sandbox.fields import Planet
+from pipelines.sandbox.land_cover import CODES, ICE_CODE, WARM_FROM_C, WATER_CODE
 from pipelines.sandbox.scenes import HALF_SWATH, Scene
 from pipelines.sandbox.tiling import TILE_SIZE_M, Tile
 from pipelines.sandbox.utm import central_meridian_deg
@@ -146,9 +147,7 @@ class Renderer:
             block = self.classify(scene, row, col, resolution)
         else:
             block = self._reflectance_dn(scene, band, row, col, resolution, offset_dn=-scene.boa_add_offset)
-        limit = pixels_across(TILE_SIZE_M, resolution)
-        block[max(0, limit - row * BLOCK_SIZE) :] = 0
-        block[:, max(0, limit - col * BLOCK_SIZE) :] = 0
+        _clear_beyond_edge(block, row, col, resolution)
         return block
 
     def _reflectance_dn(
@@ -201,6 +200,16 @@ class Renderer:
         self._apply_layers(scene, "SCL", row, col, resolution_m, out)
         return out
 
+    def land_cover(self, tile: Tile, row: int, col: int, resolution_m: float) -> NDArray[np.uint8]:
+        """Land-cover codes of one block of a tile, uint8 (256, 256); pixels beyond the tile's edge are 0."""
+        ground = self._ground(tile, resolution_m, row, col)
+        out = np.empty((BLOCK_SIZE, BLOCK_SIZE), dtype=np.uint8)
+        kernels.land_cover_plane(
+            ground.fields, _lattice_step(resolution_m), CODES, ICE_CODE, WATER_CODE, WARM_FROM_C, out
+        )
+        _clear_beyond_edge(out, row, col, resolution_m)
+        return out
+
     def scene_classes(self, scene: Scene) -> NDArray[np.uint8]:
         """Classes at 24 x 24 points spread over the scene, from which its percentages are counted; without layers."""
         lonlat, fields = self._statistics.get(scene.tile, lambda: self._statistics_points(scene.tile))
@@ -248,6 +257,12 @@ class Renderer:
         view = BlockView(scene, band, scene.tile.x_ul_m + col * extent, scene.tile.y_ul_m - row * extent, resolution_m)
         for layer in self._layers:
             layer.apply(view, plane)
+
+
+def _clear_beyond_edge(block: NDArray[Any], row: int, col: int, resolution_m: float) -> None:
+    limit = pixels_across(TILE_SIZE_M, resolution_m)
+    block[max(0, limit - row * BLOCK_SIZE) :] = 0
+    block[:, max(0, limit - col * BLOCK_SIZE) :] = 0
 
 
 def pixels_across(extent_m: float, resolution_m: float) -> int:

@@ -19,6 +19,7 @@ from pipelines.sandbox import catalog
 from pipelines.sandbox.bounded_cache import BoundedCache
 from pipelines.sandbox.cogs import CogStore
 from pipelines.sandbox.fields import Planet
+from pipelines.sandbox.land_cover import LAND_COVER_CONTAINER
 from pipelines.sandbox.tables import NUM_POINTS, table_csv
 from pipelines.sandbox.tokens import TokenIssuer
 
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 MAX_HEADER_LINES: Final = 100
 MAX_LINE_BYTES: Final = 65_536
 MAX_BODY_BYTES: Final = 16 << 20
+CONTAINERS: Final = (catalog.STORAGE_CONTAINER, LAND_COVER_CONTAINER)
 IDLE_TIMEOUT_S: Final = 60.0
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _REASONS: Final = {
@@ -136,7 +138,8 @@ class SandboxServer(socketserver.ThreadingTCPServer):
         return _answer(404, f"nothing at {request.path}; try /stac, /cog, /sas/token, /tables or /health\n")
 
     def _file(self, request: Request, path: str) -> Response:
-        if self.require_token and not self.issuer.is_live(request.query, catalog.STORAGE_CONTAINER, datetime.now(UTC)):
+        container = LAND_COVER_CONTAINER if path.startswith("land-cover/") else catalog.STORAGE_CONTAINER
+        if self.require_token and not self.issuer.is_live(request.query, container, datetime.now(UTC)):
             self.count("cog_forbidden")
             return _answer(
                 403, "the address carries no token that is valid now; ask /sas/token for one and sign anew\n"
@@ -172,11 +175,11 @@ class SandboxServer(socketserver.ThreadingTCPServer):
         return Response(206, catalog.COG_TYPE, stop - start, read(start, stop), common)
 
     def _token(self, path: str) -> Response:
-        parts = path.split("/")
-        if parts != ["token", catalog.STORAGE_ACCOUNT, catalog.STORAGE_CONTAINER]:
-            wanted = f"/sas/token/{catalog.STORAGE_ACCOUNT}/{catalog.STORAGE_CONTAINER}"
+        known = {f"token/{catalog.STORAGE_ACCOUNT}/{name}": name for name in CONTAINERS}
+        if path not in known:
+            wanted = " or ".join(f"/sas/{each}" for each in known)
             return _answer(404, f"no such account or container: /sas/{path}; expected {wanted}\n")
-        token = self.issuer.issue(catalog.STORAGE_CONTAINER, datetime.now(UTC))
+        token = self.issuer.issue(known[path], datetime.now(UTC))
         return _answer(200, json.dumps(token), "application/json")
 
     def _table(self, path: str, query: str) -> Response:

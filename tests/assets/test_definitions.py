@@ -9,22 +9,25 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from assets import schedules
 from assets.definitions import defs as load_definitions
+from assets.ground_cover import GroundCoverLabelsConfig
 from assets.partitions import NUM_PARTITIONS
 from assets.patches import PatchesConfig
-from assets.presets import default_preset, preset_names, read_preset
+from assets.presets import FOLDER, default_preset, preset_names, read_preset
 from assets.sampling import SamplePointsConfig, SamplingManifestConfig, SceneCandidatesConfig
 from assets.schedules import monthly_refresh
 from assets.training import SatclipCheckpointConfig
+from pipelines.ground_cover.config import LabelsConfig
 from pipelines.patches.config import PatchConfig
 from pipelines.sampling.config import PlacesConfig, PlanConfig, SearchConfig
 from pipelines.training.config import TrainingConfig
 
 SNAPSHOT = Path(__file__).resolve().parents[1] / "data" / "asset_graph" / "asset_graph.txt"
-JOBS = ("build_dataset", "evaluate_model", "full_chain", "satlas_month", "train_model")
+JOBS = ("build_dataset", "evaluate_model", "full_chain", "ground_cover", "satlas_month", "train_model")
 SCHEDULES = ("monthly_refresh", "monthly_satlas")
 HEAVY = {"dask", "geopandas", "lightning", "matplotlib", "numba", "pandas", "rasterio", "sklearn", "torch", "zarr"}
 IMPORTS = """
@@ -160,6 +163,19 @@ def test_presets_name_the_same_settings_so_that_none_is_filled_up_from_another()
     assert named["ci"] == named["sandbox"] == named["planetary_computer"]
 
 
+@pytest.mark.parametrize("folder", sorted(each.name for each in FOLDER.iterdir() if each.is_dir()))
+def test_presets_of_a_further_chain_fit_its_job_and_name_the_same_settings(
+    definitions: dg.Definitions, folder: str
+) -> None:
+    files = {name: yaml.safe_load((FOLDER / folder / f"{name}.yaml").read_text()) for name in preset_names()}
+    for config in files.values():
+        dg.validate_run_config(definitions.resolve_job_def(folder), config)
+    named = {
+        name: {asset: sorted(each["config"]) for asset, each in config["ops"].items()} for name, config in files.items()
+    }
+    assert named["ci"] == named["sandbox"] == named["planetary_computer"]
+
+
 def test_every_job_starts_without_a_configuration(definitions: dg.Definitions) -> None:
     for each in JOBS:
         job = definitions.resolve_job_def(each)
@@ -179,13 +195,14 @@ def test_an_unknown_preset_names_the_known_ones() -> None:
         ("sampling_manifest", SamplingManifestConfig, PlanConfig),
         ("patches", PatchesConfig, PatchConfig),
         ("satclip_checkpoint", SatclipCheckpointConfig, TrainingConfig),
+        ("ground_cover_labels", GroundCoverLabelsConfig, LabelsConfig),
     ],
 )
 def test_defaults_in_the_launchpad_are_the_presets_and_else_the_stages(
     asset: str, config: type[BaseModel], model: type[BaseModel]
 ) -> None:
     chosen = config().model_dump()
-    preset = read_preset(default_preset())["ops"][asset]["config"]
+    preset = read_preset(default_preset(), {asset})["ops"][asset]["config"]
     assert {name: chosen[name] for name in model.model_fields} == model().model_dump() | preset
     assert set(model().model_dump()) == set(model.model_fields)
 

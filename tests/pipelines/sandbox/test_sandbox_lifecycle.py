@@ -12,9 +12,11 @@ import pystac_client
 import pytest
 import rasterio
 import shapely
+from planetary_computer.settings import Settings
 from rasterio.windows import Window
 
 from pipelines.errors import ConfigurationError
+from pipelines.sampling.catalog import open_catalog
 from pipelines.sandbox.catalog import data_ring_lonlat_deg, item
 from pipelines.sandbox.config import SandboxConfig
 from pipelines.sandbox.fields import Planet
@@ -253,3 +255,22 @@ def _class_at(renderer, scene, point):
     x, y = (float(v) for v in to_utm(point, scene.tile.zone))
     row, col = int((scene.tile.signed_y_ul_m - y) // 320), int((x - scene.tile.x_ul_m) // 320)
     return int(renderer.classify(scene, row // 256, col // 256, 320.0)[row % 256, col % 256])
+
+
+def test_the_land_cover_map_is_served_beside_the_scenes_with_a_token_of_its_own(sandbox, monkeypatch):
+    monkeypatch.setenv("PC_SDK_SAS_URL", sandbox.sas_url)
+    Settings.get.cache_clear()
+    maps = open_catalog(sandbox.stac_url, "land-cover")
+    found = list(maps.search(None, "2021-01-01", "2021-12-31", 100.0))
+    assert {each["collection"] for each in found} == {"land-cover"}
+    tiles = {each["id"].rpartition("-")[2] for each in found}
+    assert len(tiles) == len(found)
+    tile = tile_from_id(sorted(tiles)[0])
+    href = next(each for each in found if each["id"].endswith(tile.tile_id))["assets"]["map"]["href"]
+    with pytest.raises(rasterio.errors.RasterioIOError):
+        rasterio.open(open_catalog(sandbox.stac_url, "sentinel-2-l2a").signer.sign(href))
+    with rasterio.open(maps.signer.sign(href)) as source:
+        assert source.crs.to_epsg() == tile.epsg
+        block = source.read(1, window=Window(256, 512, 256, 256))
+    np.testing.assert_array_equal(block, Renderer(Planet(SMALL.seed)).land_cover(tile, 2, 1, 10.0))
+    Settings.get.cache_clear()
