@@ -154,16 +154,22 @@ def sorted_by_place(frame: "geopandas.GeoDataFrame") -> "geopandas.GeoDataFrame"
 
 def pairs_within(geometry: NDArray[Any], distance_m: float) -> NDArray[np.intp]:
     """Pairs (i < j) of geometries of longitude and latitude that are no further apart, shape (pairs, 2)."""
+    pairs = candidate_pairs(geometry, distance_m)
+    close = [_distance_m(geometry[i], geometry[j]) <= distance_m for i, j in pairs.tolist()]
+    found: NDArray[np.intp] = pairs[np.array(close, dtype=bool)]
+    return found
+
+
+def candidate_pairs(geometry: NDArray[Any], distance_m: float) -> NDArray[np.intp]:
+    """Pairs (i < j) of geometries whose bounds are no further apart, shape (pairs, 2): all that are near, and more."""
     import shapely
 
     turned, owner = _with_other_turns(geometry)
     grown = _grown_boxes(turned, distance_m)
     left, right = shapely.STRtree(grown).query(grown, predicate="intersects")
     pairs = np.unique(np.column_stack([owner[left], owner[right]]), axis=0)
-    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-    close = [_distance_m(geometry[i], geometry[j]) <= distance_m for i, j in pairs.tolist()]
-    found: NDArray[np.intp] = pairs[np.array(close, dtype=bool)]
-    return found
+    ordered: NDArray[np.intp] = pairs[pairs[:, 0] < pairs[:, 1]]
+    return ordered
 
 
 def _with_other_turns(geometry: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:

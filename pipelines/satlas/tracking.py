@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.satlas.geometry import WGS84, areas_m2, chord, frame_of, unit_vectors
-from pipelines.satlas.merging import connected, pairs_within, union_of
+from pipelines.satlas.merging import candidate_pairs, connected, union_of
 
 if TYPE_CHECKING:
     import geopandas
@@ -84,7 +84,7 @@ def pair_nearest(known_xyz: NDArray[np.float64], found_xyz: NDArray[np.float64],
 
 
 def track_polygons(months: Mapping[str, "geopandas.GeoDataFrame"], gap_m: float) -> Tracks:
-    """Groups polygons of one category that overlap from month to month; a group is one object, however it grows.
+    """Groups polygons of one category that overlap what was last seen there; a group is one object, however it grows.
 
     Two farms that grow together are one object in all months, in earlier ones with two parts.
 
@@ -113,13 +113,22 @@ def track_polygons(months: Mapping[str, "geopandas.GeoDataFrame"], gap_m: float)
 
 
 def _overlapping_groups(joined: "geopandas.GeoDataFrame") -> NDArray[np.intp]:
-    geometry = joined.geometry.to_numpy()
-    month, category = joined["month"].to_numpy(), joined["category"].to_numpy(dtype=str)
-    pairs = pairs_within(geometry, 0.0)
-    pairs = pairs[(month[pairs[:, 0]] != month[pairs[:, 1]]) & (category[pairs[:, 0]] == category[pairs[:, 1]])]
-    area = areas_m2(geometry)
-    share = [_shared_area(geometry[i], geometry[j]) / min(area[i], area[j]) for i, j in pairs.tolist()]
-    return connected(len(geometry), pairs[np.array(share, dtype=np.float64) >= SHARED_FRACTION])
+    """Groups of polygons that overlap what was last seen there, month after month."""
+    geometry, month = joined.geometry.to_numpy(), joined["month"].to_numpy()
+    category, area = joined["category"].to_numpy(dtype=str), areas_m2(geometry)
+    edges = [np.zeros((0, 2), dtype=np.intp)]
+    last_seen = np.zeros(0, dtype=np.intp)
+    for number in np.unique(month).tolist():
+        new = np.flatnonzero(month == number)
+        rows = np.concatenate([last_seen, new])
+        pairs = candidate_pairs(geometry[rows], 0.0)
+        pairs = rows[pairs[(pairs[:, 0] < len(last_seen)) & (pairs[:, 1] >= len(last_seen))]]
+        pairs = pairs[category[pairs[:, 0]] == category[pairs[:, 1]]]
+        share = [_shared_area(geometry[i], geometry[j]) / min(area[i], area[j]) for i, j in pairs.tolist()]
+        pairs = pairs[np.array(share, dtype=np.float64) >= SHARED_FRACTION]
+        edges.append(pairs)
+        last_seen = np.concatenate([np.setdiff1d(last_seen, pairs[:, 0]), new])
+    return connected(len(geometry), np.concatenate(edges))
 
 
 def _shared_area(first: Any, second: Any) -> float:  # noqa: ANN401
