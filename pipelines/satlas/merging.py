@@ -177,7 +177,7 @@ def _with_other_turns(geometry: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.
     import shapely
 
     bounds = shapely.bounds(geometry)
-    turn = wrap_lon((bounds[:, 0] + bounds[:, 2]) / 2) - (bounds[:, 0] + bounds[:, 2]) / 2
+    turn = -360.0 * np.floor(((bounds[:, 0] + bounds[:, 2]) / 2 + 180.0) / 360.0)
     base = np.array([_moved(g, t) for g, t in zip(geometry, turn, strict=True)], dtype=object)
     west = shapely.bounds(base)[:, 0]
     again = np.flatnonzero(west < -180.0 + NEAR_ANTIMERIDIAN_DEG)

@@ -92,7 +92,6 @@ def track_polygons(months: Mapping[str, "geopandas.GeoDataFrame"], gap_m: float)
         months: Merged polygons by month, in order; WGS 84 with columns category and score.
         gap_m: Widest gap closed between parts of an object.
     """
-    import geopandas
     import pandas as pd
 
     numbered = [frame.assign(month=number) for number, frame in enumerate(months.values())]
@@ -103,12 +102,10 @@ def track_polygons(months: Mapping[str, "geopandas.GeoDataFrame"], gap_m: float)
     detections, row_of = [], np.full((int(group.max()) + 1, len(months)), -1, dtype=np.intp)
     for month in range(len(months)):
         rows = np.flatnonzero(joined["month"].to_numpy() == month)
-        present = np.unique(group[rows])
+        rows = rows[np.argsort(group[rows], kind="stable")]
+        present, starts = np.unique(group[rows], return_index=True)
         row_of[present, month] = np.arange(len(present))
-        united = [_unite(joined.iloc[rows[group[rows] == number]], gap_m) for number in present]
-        columns = ("category", "score", "geometry")
-        values = {name: [each[place] for each in united] for place, name in enumerate(columns)}
-        detections.append(geopandas.GeoDataFrame(values, geometry="geometry", crs=WGS84))
+        detections.append(_united(joined.iloc[rows], starts, gap_m))
     return _described(detections, row_of)
 
 
@@ -136,11 +133,20 @@ def _shared_area(first: Any, second: Any) -> float:  # noqa: ANN401
     return float(frame.to_meters(first).intersection(frame.to_meters(second)).area)
 
 
-def _unite(parts: "geopandas.GeoDataFrame", gap_m: float) -> tuple[str, float, Any]:
-    geometry = parts.geometry.to_numpy()
-    score = float(np.average(parts["score"], weights=areas_m2(geometry)))
-    whole = geometry[0] if len(parts) == 1 else union_of(geometry, gap_m)
-    return str(parts["category"].iloc[0]), score, whole
+def _united(sorted_parts: "geopandas.GeoDataFrame", starts: NDArray[np.intp], gap_m: float) -> "geopandas.GeoDataFrame":
+    """One polygon per object, of a month's parts sorted by object; an object's parts begin at each of ``starts``."""
+    import geopandas
+
+    geometry = sorted_parts.geometry.to_numpy()
+    score = sorted_parts["score"].to_numpy(dtype=np.float64)[starts]
+    whole = geometry[starts]
+    ends = np.append(starts[1:], len(geometry))
+    for number in np.flatnonzero(ends - starts > 1).tolist():
+        parts = slice(int(starts[number]), int(ends[number]))
+        score[number] = np.average(sorted_parts["score"].to_numpy()[parts], weights=areas_m2(geometry[parts]))
+        whole[number] = union_of(geometry[parts], gap_m)
+    category = sorted_parts["category"].to_numpy(dtype=object)[starts]
+    return geopandas.GeoDataFrame({"category": category, "score": score}, geometry=whole, crs=WGS84)
 
 
 def _described(detections: Sequence["geopandas.GeoDataFrame"], row_of: NDArray[np.intp]) -> Tracks:
