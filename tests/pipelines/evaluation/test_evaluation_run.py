@@ -11,6 +11,8 @@ from pipelines.evaluation.scores import COLUMNS
 from pipelines.evaluation.soundness import find_faults
 from pipelines.evaluation.splits import SplitConfig
 from pipelines.evaluation.tasks import TaskConfig, load_task
+from satclip_model import LocationEncoderConfig, SirenConfig, SphericalHarmonicsConfig, build_location_encoder
+from satclip_model.checkpoint.safetensors import write_safetensors
 
 PROTOCOL = EvaluationProtocol(splits=(SplitConfig(kind="random"),), num_resamples=20)
 
@@ -104,6 +106,32 @@ def test_a_table_never_seen_is_evaluated_from_a_shell(tables, capsys):
     assert tuple(scores.columns) == COLUMNS
     assert set(scores["model_name"]) == {"sincos", "idw"}
     assert scores.loc[scores["metric_name"] == "accuracy", "metric_value"].min() > 0.8
+
+
+def test_checkpoints_of_other_sizes_stand_beside_each_other_and_one_that_does_not_fit_is_told(tables, capsys):
+    def write(name, embedding_dim):
+        config = LocationEncoderConfig(
+            positional_encoding=SphericalHarmonicsConfig(num_degrees=4),
+            network=SirenConfig(hidden_dim=8),
+            embedding_dim=embedding_dim,
+        )
+        (tables / name).mkdir()
+        write_safetensors(tables / name / "model.safetensors", build_location_encoder(config, seed=2))
+        return str(tables / name / "model.safetensors")
+
+    small, large, other = write("small", 5), write("large", 9), write("other", 6)
+    described = Path(other).with_name("config.json")
+    described.write_text(described.read_text().replace('"embedding_dim": 6', '"embedding_dim": 7'))
+    arguments = ["evaluate", "--table", str(tables / "places.csv"), "--lon", "x", "--lat", "y", "--target", "warmth"]
+    arguments += ["--no-baselines", "--out", str(tables / "scores.csv")]
+    assert main([*arguments, "--model", small, "--model", large]) == 0
+    scores = pd.read_csv(tables / "scores.csv")
+    assert scores.groupby("model_name")["feature_dim"].unique().explode().to_dict() == {
+        "idw": 2, "satclip model 1": 5, "satclip model 2": 9,
+    }  # fmt: skip
+    capsys.readouterr()
+    assert main([*arguments, "--model", other]) == 1
+    assert "location_network.last_layer.bias has shape (6,), expected (7,)" in capsys.readouterr().err
 
 
 def test_bad_options_are_told(tables, capsys):
