@@ -7,6 +7,7 @@ from assets.embeddings import location_embeddings
 from assets.evaluation import downstream_scores
 from assets.features import image_features
 from assets.ground_cover import GROUND_COVER_ASSETS, GROUND_COVER_CHECKS
+from assets.ground_cover_model import GROUND_COVER_MODEL_ASSETS, GROUND_COVER_MODEL_CHECKS
 from assets.jobs import JOBS
 from assets.patches import patch_dataset, patches
 from assets.report import report
@@ -28,6 +29,7 @@ ASSETS = [
     downstream_scores,
     report,
     *GROUND_COVER_ASSETS,
+    *GROUND_COVER_MODEL_ASSETS,
     *SATLAS_PRODUCT_ASSETS,
 ]
 
@@ -37,7 +39,7 @@ def defs() -> dg.Definitions:
     """The code location ``satclip``."""
     return dg.Definitions(
         assets=ASSETS,
-        asset_checks=[*CHECKS, *GROUND_COVER_CHECKS, *SATLAS_PRODUCT_CHECKS],
+        asset_checks=[*CHECKS, *GROUND_COVER_CHECKS, *GROUND_COVER_MODEL_CHECKS, *SATLAS_PRODUCT_CHECKS],
         jobs=JOBS,
         schedules=[monthly_refresh, monthly_satlas],
         resources={

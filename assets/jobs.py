@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DATASET = ["sample_points", "scene_candidates", "sampling_manifest", "patches", "patch_dataset"]
 MODEL = ["image_features", "satclip_checkpoint"]
-GROUND_COVER = ["ground_cover_labels"]
+GROUND_COVER = ["ground_cover_labels", "ground_cover_checkpoint", "ground_cover_scores"]
 PRODUCTS = ["location_embeddings", "downstream_scores", "report"]
 SATLAS = ["satlas_products", "satlas_index", "satlas_validation"]
 IN_THE_UI = "Here: Materialize all, all partitions."
@@ -45,7 +45,11 @@ JOBS = [
         [*DATASET, *MODEL, *PRODUCTS],
         "From the catalog to the report. " + IN_THE_UI,
     ),
-    _job("ground_cover", GROUND_COVER, "Labels of the latest dataset's patches from a land-cover map."),
+    _job(
+        "ground_cover",
+        GROUND_COVER,
+        "Labels of the latest dataset's patches from a land-cover map, a model of images and classes, and its scores.",
+    ),
     _job("satlas_month", SATLAS, "A month of Satlas: products, and then the index and the validation of all."),
 ]
 BUILD_DATASET = JOBS[0]

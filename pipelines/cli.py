@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from pipelines.cli_classify import add_classify_command
 from pipelines.cli_dataset import PRESETS, add_dataset_commands, add_root
 from pipelines.cli_embed import add_embed_commands
 from pipelines.cli_evaluate import add_evaluate_command
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add_train_command(commands)
     add_embed_commands(commands)
     add_evaluate_command(commands)
+    add_classify_command(commands)
     add_satlas_commands(commands)
     summary = commands.add_parser("summary", help="name the artefacts of a workspace")
     add_root(summary)

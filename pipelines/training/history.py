@@ -4,7 +4,7 @@ import csv
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +23,7 @@ HISTORY_COLUMNS: Final = (
     "epoch", "step", "train_loss", *MEASURES, "temperature", "learning_rate", "samples_per_s", "elapsed_s", "left_s",
 )  # fmt: skip
 _FORMATS: Final = {"val_median_error_km": "{:.0f}"}
-_TOLD: Final = ("train_loss", *MEASURES)
+_NOT_TOLD: Final = ("epoch", "step", "temperature", "learning_rate", "samples_per_s", "elapsed_s", "left_s")
 
 Row = dict[str, float]
 
@@ -71,16 +71,25 @@ class History:
         num_epochs: Epochs of the whole training.
         tensorboard: Whether to write TensorBoard's files too.
         is_silent: Whether to keep the rows alone, as the ranks after the first do.
+        columns: Of the rows.
 
     Raises:
         ConfigurationError: ``tensorboard`` is wanted and not installed.
     """
 
     def __init__(
-        self, folder: Path, rows: list[Row], num_epochs: int, *, tensorboard: bool = False, is_silent: bool = False
+        self,
+        folder: Path,
+        rows: list[Row],
+        num_epochs: int,
+        *,
+        tensorboard: bool = False,
+        is_silent: bool = False,
+        columns: Sequence[str] = HISTORY_COLUMNS,
     ) -> None:
         self.rows, self.path = rows, folder / HISTORY_NAME
-        self._num_epochs, self._is_silent = num_epochs, is_silent
+        self._num_epochs, self._is_silent, self._columns = num_epochs, is_silent, columns
+        self._told = [name for name in columns if name not in _NOT_TOLD]
         self._writer: SummaryWriter | None = None
         if tensorboard and not is_silent:
             last_step = int(rows[-1]["step"]) if rows else 0
@@ -92,14 +101,16 @@ class History:
         if self._is_silent:
             return
         with replacing(self.path) as partial, partial.open("w", newline="") as handle:
-            lines = csv.DictWriter(handle, HISTORY_COLUMNS, lineterminator="\n")
+            lines = csv.DictWriter(handle, self._columns, lineterminator="\n")
             lines.writeheader()
             lines.writerows(self.rows)
         if self._writer is not None:
             for name, value in row.items():
                 self._writer.add_scalar(name, value, int(row["step"]))
             self._writer.flush()
-        told = ", ".join(f"{name} {_FORMATS.get(name, '{:.3f}').format(row[name])}" for name in _TOLD if name in row)
+        told = ", ".join(
+            f"{name} {_FORMATS.get(name, '{:.3f}').format(row[name])}" for name in self._told if name in row
+        )
         logger.info(
             "epoch %d of %d: %s, %.0f samples per second, %.0f s left",
             row["epoch"], self._num_epochs, told, row["samples_per_s"], row["left_s"],

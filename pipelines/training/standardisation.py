@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipelines.training.data import Batch
 from satclip_model.image_encoder import ImageProjection
-from satclip_model.satclip import SatCLIP
+from satclip_model.image_tower import ImageTower
 
 
 class RunningMoments:
@@ -43,7 +43,7 @@ class RunningMoments:
 
 
 @torch.no_grad()
-def fit_standardisation(towers: SatCLIP, batches: Iterable[Batch]) -> None:
+def fit_standardisation(towers: ImageTower, batches: Iterable[Batch]) -> None:
     """Takes mean and deviation of the features of training places into the image head, where that standardises.
 
     A backbone whose batch normalisation is trained sees the images as in a step of training, batch by batch under the

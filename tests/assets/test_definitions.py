@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from assets import schedules
 from assets.definitions import defs as load_definitions
 from assets.ground_cover import GroundCoverLabelsConfig
+from assets.ground_cover_model import GroundCoverCheckpointConfig, GroundCoverEvaluationConfig
 from assets.partitions import NUM_PARTITIONS
 from assets.patches import PatchesConfig
 from assets.presets import FOLDER, default_preset, preset_names, read_preset
@@ -22,6 +23,8 @@ from assets.sampling import SamplePointsConfig, SamplingManifestConfig, SceneCan
 from assets.schedules import monthly_refresh
 from assets.training import SatclipCheckpointConfig
 from pipelines.ground_cover.config import LabelsConfig
+from pipelines.ground_cover.scores_config import GroundCoverScoresConfig
+from pipelines.ground_cover.training_config import GroundCoverTrainingConfig
 from pipelines.patches.config import PatchConfig
 from pipelines.sampling.config import PlacesConfig, PlanConfig, SearchConfig
 from pipelines.training.config import TrainingConfig
@@ -196,6 +199,8 @@ def test_an_unknown_preset_names_the_known_ones() -> None:
         ("patches", PatchesConfig, PatchConfig),
         ("satclip_checkpoint", SatclipCheckpointConfig, TrainingConfig),
         ("ground_cover_labels", GroundCoverLabelsConfig, LabelsConfig),
+        ("ground_cover_checkpoint", GroundCoverCheckpointConfig, GroundCoverTrainingConfig),
+        ("ground_cover_scores", GroundCoverEvaluationConfig, GroundCoverScoresConfig),
     ],
 )
 def test_defaults_in_the_launchpad_are_the_presets_and_else_the_stages(

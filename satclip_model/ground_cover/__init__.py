@@ -1,0 +1,1 @@
+"""Images and ground-cover classes in one embedding space."""
