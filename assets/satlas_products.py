@@ -39,6 +39,7 @@ class SatlasValidationConfig(dg.Config):
     recall_distance_m: float = Field(default=200.0, gt=0, description="How near a known object one must lie.")
     by_continent: bool = Field(default=True, description="Whether samples are drawn per continent.")
     countries: str = Field(default="", description="Natural Earth's countries; empty: the user's cache.")
+    download_countries: bool = Field(default=False, description="Whether they are fetched where they are not there.")
     references: dict[str, str] = Field(default={}, description="Files of known objects by task, for recall.")
 
 

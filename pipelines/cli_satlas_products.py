@@ -26,6 +26,7 @@ def add_product_actions(actions: "Commands") -> None:
     validate.add_argument("--month", default="latest", help="YYYY-MM or latest")
     validate.add_argument("--reference", default="", help="known objects, for recall: CSV (lon, lat) or geometries")
     validate.add_argument("--countries", default="", help="Natural Earth's countries; default: the user's cache")
+    validate.add_argument("--download", action="store_true", help="fetch the countries where they are not there")
     validate.add_argument("--whole-world", action="store_true", help="draw from the world as one, not by continent")
     validate.add_argument("--samples", type=int, default=100, help="most objects per continent")
     validate.add_argument("--seed", type=int, default=0, help="of the order of samples")
@@ -92,6 +93,7 @@ def _validate(options: argparse.Namespace) -> int:
         seed=options.seed,
         by_continent=not options.whole_world,
         countries=options.countries,
+        download_countries=options.download,
     )
     found = validate_products(workspace_root(options.root), options.task, config, read_references(options.reference))
     print(estimates_table(found.estimates, config.confidence))

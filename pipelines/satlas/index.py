@@ -160,6 +160,8 @@ def _entry(
         else:
             faults[f"{task}/{name}/{file}"] = f"missing or not the file of version {records[-1]['version']}"
     entry = {"task": task, "name": name, **told[-1], "files": files, "superseded": told[:-1]}
+    if "radiometry" in records[-1]:
+        entry["radiometry"] = records[-1]["radiometry"]
     return entry, faults
 
 

@@ -1,6 +1,6 @@
 """One set of objects from overlapping tiles: nothing twice at a seam, a zone border or the antimeridian."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -67,7 +67,11 @@ def gather_lonlat(tiles: Sequence["geopandas.GeoDataFrame"]) -> "geopandas.GeoDa
     import geopandas
     import pandas as pd
 
-    parts = [objects_to_lonlat(tile[list(COLUMNS)]) for tile in tiles if len(tile)]
+    by_system = defaultdict(list)
+    for tile in tiles:
+        if len(tile):
+            by_system[str(tile.crs)].append(tile[list(COLUMNS)])
+    parts = [objects_to_lonlat(pd.concat(same, ignore_index=True)) for same in by_system.values()]
     if not parts:
         empty = {"category": pd.Series([], dtype=str), "score": pd.Series([], dtype=np.float64)}
         return geopandas.GeoDataFrame(empty, geometry=[], crs=WGS84)
@@ -150,16 +154,22 @@ def sorted_by_place(frame: "geopandas.GeoDataFrame") -> "geopandas.GeoDataFrame"
 
 def pairs_within(geometry: NDArray[Any], distance_m: float) -> NDArray[np.intp]:
     """Pairs (i < j) of geometries of longitude and latitude that are no further apart, shape (pairs, 2)."""
+    pairs = candidate_pairs(geometry, distance_m)
+    close = [_distance_m(geometry[i], geometry[j]) <= distance_m for i, j in pairs.tolist()]
+    found: NDArray[np.intp] = pairs[np.array(close, dtype=bool)]
+    return found
+
+
+def candidate_pairs(geometry: NDArray[Any], distance_m: float) -> NDArray[np.intp]:
+    """Pairs (i < j) of geometries whose bounds are no further apart, shape (pairs, 2): all that are near, and more."""
     import shapely
 
     turned, owner = _with_other_turns(geometry)
     grown = _grown_boxes(turned, distance_m)
     left, right = shapely.STRtree(grown).query(grown, predicate="intersects")
     pairs = np.unique(np.column_stack([owner[left], owner[right]]), axis=0)
-    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-    close = [_distance_m(geometry[i], geometry[j]) <= distance_m for i, j in pairs.tolist()]
-    found: NDArray[np.intp] = pairs[np.array(close, dtype=bool)]
-    return found
+    ordered: NDArray[np.intp] = pairs[pairs[:, 0] < pairs[:, 1]]
+    return ordered
 
 
 def _with_other_turns(geometry: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
@@ -167,7 +177,7 @@ def _with_other_turns(geometry: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.
     import shapely
 
     bounds = shapely.bounds(geometry)
-    turn = wrap_lon((bounds[:, 0] + bounds[:, 2]) / 2) - (bounds[:, 0] + bounds[:, 2]) / 2
+    turn = -360.0 * np.floor(((bounds[:, 0] + bounds[:, 2]) / 2 + 180.0) / 360.0)
     base = np.array([_moved(g, t) for g, t in zip(geometry, turn, strict=True)], dtype=object)
     west = shapely.bounds(base)[:, 0]
     again = np.flatnonzero(west < -180.0 + NEAR_ANTIMERIDIAN_DEG)

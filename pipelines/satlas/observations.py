@@ -32,9 +32,11 @@ class ObservedMonth:
         for epsg, tiles in self._by_zone.items():
             transformer = Transformer.from_crs("EPSG:4326", epsg, always_xy=True)
             x_m, y_m = transformer.transform(lonlat_deg[:, 0], lonlat_deg[:, 1])
+            by_x = np.argsort(x_m)
             for grid, folder in tiles:
                 west, south, east, north = grid.bounds_m
-                inside = np.flatnonzero((x_m >= west) & (x_m < east) & (y_m > south) & (y_m <= north))
+                near = by_x[slice(*np.searchsorted(x_m, (west, east), sorter=by_x))]
+                inside = near[(y_m[near] > south) & (y_m[near] <= north)]
                 if len(inside):
                     told = _sample(folder / OBSERVED_FILE, grid, x_m[inside], y_m[inside])
                     found[inside] = np.maximum(found[inside], told)

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,54 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import ArtefactError
 from pipelines.patches.shard_lock import exclusive_writer
-from pipelines.provenance import content_hash, file_sha256, git_commit, package_versions
-from pipelines.satlas.geometry import areas_m2
-from pipelines.satlas.history import History, places_of, smooth_history, snapshot, stays
-from pipelines.satlas.merging import gather_lonlat, merge_points, merge_polygons, usable_objects
+from pipelines.provenance import content_hash, git_commit, package_versions
+from pipelines.satlas.history import History, smooth_history, snapshot, stays
+from pipelines.satlas.month_objects import MonthObjects, read_month
 from pipelines.satlas.months import months_between
-from pipelines.satlas.observations import ObservedMonth
-from pipelines.satlas.predictions import (
-    RECORD_FILE,
-    TASK_KINDS,
-    TileGrid,
-    list_predictions,
-    predicted_months,
-    read_predictions,
-)
-from pipelines.satlas.product_config import PUBLISHED_CATEGORIES, UNPUBLISHED_CATEGORIES, ProductConfig
+from pipelines.satlas.predictions import TASK_KINDS, predicted_months
+from pipelines.satlas.product_config import PUBLISHED_CATEGORIES, ProductConfig
 from pipelines.satlas.tracking import track_points, track_polygons
 from pipelines.satlas.vector_files import geojson_text, publishable, validate_product, write_objects
 from pipelines.satlas.versions import HISTORY, Published, products_folder, publish, publish_latest
 
 if TYPE_CHECKING:
-    import geopandas
+    pass
 
 logger = logging.getLogger(__name__)
 
 LONGEST_WAIT_S = 3600.0
-
-
-@dataclass(frozen=True)
-class MonthObjects:
-    """A month's objects of all tiles, merged.
-
-    Attributes:
-        month: ``YYYY-MM``.
-        objects: WGS 84, columns category, score, geometry.
-        observed: Where there were images.
-        rejected: How many objects cannot be published, by reason.
-        failures: Why a tile could not be read, by its name; the others went on.
-        tiles: Hash of each tile's record that was read.
-        radiometry: What the tiles say of the scaling of their images.
-    """
-
-    month: str
-    objects: "geopandas.GeoDataFrame"
-    observed: ObservedMonth
-    rejected: Mapping[str, int]
-    failures: Mapping[str, str]
-    tiles: Mapping[str, str]
-    radiometry: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -109,43 +76,6 @@ def build_products(root: Path, task: str, month: str, config: ProductConfig) -> 
         latest = publish_latest(root, task)
     logger.info("%s %s: %d objects, %d versions made", task, month, counts[month], sum(p.is_new for p in published))
     return ProductRun(published, counts, asked.rejected, asked.failures, latest)
-
-
-def read_month(root: Path, task: str, month: str, config: ProductConfig) -> MonthObjects:
-    """All tiles of a month as one set of objects; a tile that cannot be read is noted, the others go on."""
-    names = PUBLISHED_CATEGORIES[task]
-    polygons = TASK_KINDS[task] == "polygons"
-    rejected: Counter[str] = Counter()
-    failures, records, radiometry = {}, {}, set()
-    tiles: list[tuple[TileGrid, Path]] = []
-    objects: list[geopandas.GeoDataFrame] = []
-    for folder in list_predictions(root, task, month):
-        try:
-            tile = read_predictions(folder)
-        except ArtefactError as error:
-            logger.warning("tile left out: %s", error)
-            failures[folder.name] = str(error)
-            continue
-        records[folder.name] = file_sha256(folder / RECORD_FILE)
-        radiometry.add(str(tile.parents.get("radiometry", "not stated")))
-        tiles.append((tile.grid, folder))
-        assert tile.objects is not None
-        kept, wrong = usable_objects(tile.objects, (*names, *UNPUBLISHED_CATEGORIES), polygons=polygons)
-        rejected.update(wrong)
-        objects.append(kept[(kept["score"] >= config.min_score) & kept["category"].isin(list(names))])
-    observed = ObservedMonth(tiles)
-    gathered = gather_lonlat(objects)
-    seen = observed.num_periods(places_of(gathered)) > 0
-    rejected["no image there"] += int((~seen).sum())
-    merged = _merge(gathered[seen].assign(category=gathered["category"].map(names)), config, polygons=polygons)
-    return MonthObjects(month, merged, observed, dict(+rejected), failures, records, sorted(radiometry))
-
-
-def _merge(objects: "geopandas.GeoDataFrame", config: ProductConfig, *, polygons: bool) -> "geopandas.GeoDataFrame":
-    if not polygons:
-        return merge_points(objects, config.merge_distance_m)
-    merged = merge_polygons(objects, config.gap_m)
-    return merged[areas_m2(merged.geometry.to_numpy()) >= config.min_area_m2].reset_index(drop=True)
 
 
 def smooth_months(task: str, months: Sequence[MonthObjects], config: ProductConfig) -> History:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.satlas.geometry import WGS84, areas_m2, chord, frame_of, unit_vectors
-from pipelines.satlas.merging import connected, pairs_within, union_of
+from pipelines.satlas.merging import candidate_pairs, connected, union_of
 
 if TYPE_CHECKING:
     import geopandas
@@ -43,16 +43,12 @@ def track_points(months: Mapping[str, "geopandas.GeoDataFrame"], distance_m: flo
         distance_m: Furthest that detections of one object lie apart.
     """
     import shapely
-    from scipy.spatial import cKDTree
 
     rows: list[NDArray[np.intp]] = []
     where = np.zeros((0, 3))
     for points in months.values():
         xyz = unit_vectors(shapely.get_coordinates(points.geometry.to_numpy()))
-        known = np.full(len(where), -1, dtype=np.intp)
-        if len(where) and len(xyz):
-            near = cKDTree(where).sparse_distance_matrix(cKDTree(xyz), chord(distance_m), output_type="coo_matrix")
-            known = _assign_nearest(near.row, near.col, near.data, len(where))
+        known = pair_nearest(where, xyz, distance_m)
         new = np.setdiff1d(np.arange(len(xyz)), known)
         row = np.concatenate([known, new])
         where = np.concatenate([where, np.zeros((len(new), 3))])
@@ -64,21 +60,31 @@ def track_points(months: Mapping[str, "geopandas.GeoDataFrame"], distance_m: flo
     return _described(list(months.values()), row_of)
 
 
-def _assign_nearest(
-    known: NDArray[np.intp], found: NDArray[np.intp], distance: NDArray[np.float64], num_known: int
-) -> NDArray[np.intp]:
-    """The detection of each known object, -1 where none; the nearest pairs are taken first."""
-    row = np.full(num_known, -1, dtype=np.intp)
+def pair_nearest(known_xyz: NDArray[np.float64], found_xyz: NDArray[np.float64], distance_m: float) -> NDArray[np.intp]:
+    """Pairs places one to one, the nearest first; per known place the row of the found one, -1 where none is near.
+
+    Args:
+        known_xyz: Unit vectors, shape (n, 3).
+        found_xyz: Unit vectors, shape (m, 3).
+        distance_m: Furthest that a pair lies apart along a great circle.
+    """
+    from scipy.spatial import cKDTree
+
+    row = np.full(len(known_xyz), -1, dtype=np.intp)
+    if not len(known_xyz) or not len(found_xyz):
+        return row
+    near = cKDTree(known_xyz).sparse_distance_matrix(cKDTree(found_xyz), chord(distance_m), output_type="coo_matrix")
     taken: set[int] = set()
-    for index in np.lexsort((found, known, distance)).tolist():
-        if row[known[index]] < 0 and int(found[index]) not in taken:
-            row[known[index]] = found[index]
-            taken.add(int(found[index]))
+    for index in np.lexsort((near.col, near.row, near.data)).tolist():
+        known, found = int(near.row[index]), int(near.col[index])
+        if row[known] < 0 and found not in taken:
+            row[known] = found
+            taken.add(found)
     return row
 
 
 def track_polygons(months: Mapping[str, "geopandas.GeoDataFrame"], gap_m: float) -> Tracks:
-    """Groups polygons of one category that overlap from month to month; a group is one object, however it grows.
+    """Groups polygons of one category that overlap what was last seen there; a group is one object, however it grows.
 
     Two farms that grow together are one object in all months, in earlier ones with two parts.
 
@@ -86,7 +92,6 @@ def track_polygons(months: Mapping[str, "geopandas.GeoDataFrame"], gap_m: float)
         months: Merged polygons by month, in order; WGS 84 with columns category and score.
         gap_m: Widest gap closed between parts of an object.
     """
-    import geopandas
     import pandas as pd
 
     numbered = [frame.assign(month=number) for number, frame in enumerate(months.values())]
@@ -97,23 +102,30 @@ def track_polygons(months: Mapping[str, "geopandas.GeoDataFrame"], gap_m: float)
     detections, row_of = [], np.full((int(group.max()) + 1, len(months)), -1, dtype=np.intp)
     for month in range(len(months)):
         rows = np.flatnonzero(joined["month"].to_numpy() == month)
-        present = np.unique(group[rows])
+        rows = rows[np.argsort(group[rows], kind="stable")]
+        present, starts = np.unique(group[rows], return_index=True)
         row_of[present, month] = np.arange(len(present))
-        united = [_unite(joined.iloc[rows[group[rows] == number]], gap_m) for number in present]
-        columns = ("category", "score", "geometry")
-        values = {name: [each[place] for each in united] for place, name in enumerate(columns)}
-        detections.append(geopandas.GeoDataFrame(values, geometry="geometry", crs=WGS84))
+        detections.append(_united(joined.iloc[rows], starts, gap_m))
     return _described(detections, row_of)
 
 
 def _overlapping_groups(joined: "geopandas.GeoDataFrame") -> NDArray[np.intp]:
-    geometry = joined.geometry.to_numpy()
-    month, category = joined["month"].to_numpy(), joined["category"].to_numpy(dtype=str)
-    pairs = pairs_within(geometry, 0.0)
-    pairs = pairs[(month[pairs[:, 0]] != month[pairs[:, 1]]) & (category[pairs[:, 0]] == category[pairs[:, 1]])]
-    area = areas_m2(geometry)
-    share = [_shared_area(geometry[i], geometry[j]) / min(area[i], area[j]) for i, j in pairs.tolist()]
-    return connected(len(geometry), pairs[np.array(share, dtype=np.float64) >= SHARED_FRACTION])
+    """Groups of polygons that overlap what was last seen there, month after month."""
+    geometry, month = joined.geometry.to_numpy(), joined["month"].to_numpy()
+    category, area = joined["category"].to_numpy(dtype=str), areas_m2(geometry)
+    edges = [np.zeros((0, 2), dtype=np.intp)]
+    last_seen = np.zeros(0, dtype=np.intp)
+    for number in np.unique(month).tolist():
+        new = np.flatnonzero(month == number)
+        rows = np.concatenate([last_seen, new])
+        pairs = candidate_pairs(geometry[rows], 0.0)
+        pairs = rows[pairs[(pairs[:, 0] < len(last_seen)) & (pairs[:, 1] >= len(last_seen))]]
+        pairs = pairs[category[pairs[:, 0]] == category[pairs[:, 1]]]
+        share = [_shared_area(geometry[i], geometry[j]) / min(area[i], area[j]) for i, j in pairs.tolist()]
+        pairs = pairs[np.array(share, dtype=np.float64) >= SHARED_FRACTION]
+        edges.append(pairs)
+        last_seen = np.concatenate([np.setdiff1d(last_seen, pairs[:, 0]), new])
+    return connected(len(geometry), np.concatenate(edges))
 
 
 def _shared_area(first: Any, second: Any) -> float:  # noqa: ANN401
@@ -121,11 +133,20 @@ def _shared_area(first: Any, second: Any) -> float:  # noqa: ANN401
     return float(frame.to_meters(first).intersection(frame.to_meters(second)).area)
 
 
-def _unite(parts: "geopandas.GeoDataFrame", gap_m: float) -> tuple[str, float, Any]:
-    geometry = parts.geometry.to_numpy()
-    score = float(np.average(parts["score"], weights=areas_m2(geometry)))
-    whole = geometry[0] if len(parts) == 1 else union_of(geometry, gap_m)
-    return str(parts["category"].iloc[0]), score, whole
+def _united(sorted_parts: "geopandas.GeoDataFrame", starts: NDArray[np.intp], gap_m: float) -> "geopandas.GeoDataFrame":
+    """One polygon per object, of a month's parts sorted by object; an object's parts begin at each of ``starts``."""
+    import geopandas
+
+    geometry = sorted_parts.geometry.to_numpy()
+    score = sorted_parts["score"].to_numpy(dtype=np.float64)[starts]
+    whole = geometry[starts]
+    ends = np.append(starts[1:], len(geometry))
+    for number in np.flatnonzero(ends - starts > 1).tolist():
+        parts = slice(int(starts[number]), int(ends[number]))
+        score[number] = np.average(sorted_parts["score"].to_numpy()[parts], weights=areas_m2(geometry[parts]))
+        whole[number] = union_of(geometry[parts], gap_m)
+    category = sorted_parts["category"].to_numpy(dtype=object)[starts]
+    return geopandas.GeoDataFrame({"category": category, "score": score}, geometry=whole, crs=WGS84)
 
 
 def _described(detections: Sequence["geopandas.GeoDataFrame"], row_of: NDArray[np.intp]) -> Tracks:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipelines.errors import TableError
 from pipelines.satlas.geometry import WGS84, chord, frame_of, unit_vectors
 from pipelines.satlas.merging import pairs_within
+from pipelines.satlas.tracking import pair_nearest
 
 if TYPE_CHECKING:
     import geopandas
@@ -40,6 +41,23 @@ def found_within(
     distance, _ = tree.query(unit_vectors(reference_lonlat_deg))
     found: NDArray[np.bool_] = distance <= chord(distance_m) * (1 + 1e-12)
     return found
+
+
+def matched_within(
+    reference_lonlat_deg: NDArray[np.float64], product_lonlat_deg: NDArray[np.float64], distance_m: float
+) -> NDArray[np.bool_]:
+    """Which reference places have a product's point of their own within a distance, shape (n,).
+
+    Pairs are one to one, the nearest first, so that one detection does not count for two neighbors.
+
+    Args:
+        reference_lonlat_deg: Shape (n, 2), longitude first.
+        product_lonlat_deg: Shape (m, 2), longitude first.
+        distance_m: Furthest that a pair lies apart along a great circle.
+    """
+    pairs = pair_nearest(unit_vectors(reference_lonlat_deg), unit_vectors(product_lonlat_deg), distance_m)
+    matched: NDArray[np.bool_] = pairs >= 0
+    return matched
 
 
 def pixels_found(

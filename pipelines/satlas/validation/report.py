@@ -1,9 +1,9 @@
 """The report of a validation: tables in Markdown and a picture of the intervals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipelines.satlas.validation.estimates import Estimate
 from pipelines.satlas.validation.proportions import Proportion
 from pipelines.satlas.validation.published import PublishedComparison, compare_published, recall_remark
 
@@ -11,32 +11,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURE = "intervals.png"
-ALL = "All"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Precision or recall of one category on one continent.
-
-    Attributes:
-        measure: ``precision`` or ``recall``.
-        unit: What is counted: ``objects`` or ``pixels``.
-        category: Of the objects.
-        continent: Or `ALL`.
-        found: How many were right, or found; of pixels, pixels.
-        counted: How many were judged, or are known.
-        num_objects: Objects in the product there (precision), or known objects (recall).
-        estimate: The share with its interval; None where nothing was counted.
-    """
-
-    measure: str
-    unit: str
-    category: str
-    continent: str
-    found: int
-    counted: int
-    num_objects: int
-    estimate: Proportion | None
 
 
 def percent(estimate: Proportion | None) -> str:
@@ -116,7 +90,7 @@ def draw_intervals(estimates: Sequence[Estimate], title: str) -> "Figure":
         axes.plot([value], [row], "o", color=color, markersize=6)
     labels = [f"{each.measure} of {each.category}, {each.continent} ({each.counted} {each.unit})" for each in shown]
     axes.set_yticks(range(len(shown)), labels, fontsize=8, color=INK)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(shown), 1) - 0.5, -0.5)
     axes.set_xlim(0, 101)
     axes.set_xlabel("percent, with Wilson interval", fontsize=9, color=QUIET)
     axes.set_title(title, loc="left", fontsize=11, color=INK)
@@ -131,7 +105,7 @@ DEFINITIONS = """## What is counted
 
 - **Object**: a point (turbines, platforms) or a polygon (solar farms) of the product.
 - **Precision**: share of sampled objects that a person judged correct. Unsure ones are left out of it and counted.
-- **Recall of points**: share of known objects that have an object of the category within {distance_m:g} m.
+- **Recall of points**: share of known objects that have an object of the category of their own within {distance_m:g} m.
 - **Recall of solar farms**: share of known pixels (10 m) that the product covers. Pixels of a farm are found or missed
   together; the interval is of the number of independent pixels that would vary as much.
 - **Intervals**: Wilson's, {percent:g} %. All continents: each weighted by its objects, interval by Kish's effective

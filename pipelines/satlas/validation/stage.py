@@ -16,21 +16,17 @@ from pipelines.errors import ArtefactError, ConfigurationError, SatclipError
 from pipelines.provenance import content_hash, file_sha256, git_commit, package_versions
 from pipelines.satlas.history import places_of
 from pipelines.satlas.index import read_index
-from pipelines.satlas.predictions import TASK_KINDS
 from pipelines.satlas.product_config import PUBLISHED_CATEGORIES
-from pipelines.satlas.validation.proportions import clustered_proportion, proportion, stratified_proportion
-from pipelines.satlas.validation.recall import found_within, pixels_found, read_reference
+from pipelines.satlas.validation.estimates import Estimate, precision_estimates, recall_estimates, scores_frame
+from pipelines.satlas.validation.recall import read_reference
 from pipelines.satlas.validation.report import (
-    ALL,
     DEFINITIONS,
     PICTURE,
-    Estimate,
     draw_intervals,
     estimates_table,
     published_table,
 )
 from pipelines.satlas.validation.samples import (
-    CORRECT,
     UNSURE,
     WORLD,
     WRONG,
@@ -51,6 +47,8 @@ SAMPLES_FILE: Final = "samples.csv"
 LABELS_FILE: Final = "labels.csv"
 SCORES_FILE: Final = "scores.csv"
 REPORT_FILE: Final = "report.md"
+TOLERANCE_AT_SEA_KM: Final = 400.0
+"""About an exclusive economic zone of 200 nautical miles, in which platforms stand."""
 
 
 class ValidationConfig(BaseModel):
@@ -64,6 +62,7 @@ class ValidationConfig(BaseModel):
         recall_distance_m: How near a known object an object must lie to have found it.
         by_continent: Whether samples are drawn per continent; otherwise of the world as one.
         countries: Natural Earth's countries; empty: the user's cache.
+        download_countries: Whether they are fetched where they are not there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +74,7 @@ class ValidationConfig(BaseModel):
     recall_distance_m: float = Field(default=200.0, gt=0)
     by_continent: bool = True
     countries: str = ""
+    download_countries: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,9 @@ def validate_products(
     write_samples(folder / SAMPLES_FILE, samples)
     estimates = precision_estimates(samples, objects["category"].to_numpy(dtype=str), continents, config.confidence)
     if reference is not None:
-        estimates += recall_estimates(task, reference, objects, continents_of(places_of(reference), config), config)
+        where = continents_of(places_of(reference), config)
+        distance_m, confidence = config.recall_distance_m, config.confidence
+        estimates += recall_estimates(task, reference, objects, where, distance_m, confidence)
     confusers = Counter(samples.loc[samples["verdict"] == WRONG, "confused_with"].replace("", "not told"))
     judged = int((samples["verdict"] != "").sum())
     told = Validation(
@@ -177,7 +179,7 @@ def continents_of(lonlat_deg: NDArray[np.float64], config: ValidationConfig) -> 
     from pipelines.evaluation.tasks.continents import continent_of
 
     countries = Path(config.countries) if config.countries else None
-    return continent_of(lonlat_deg, countries, tolerance_km=400.0)
+    return continent_of(lonlat_deg, countries, tolerance_km=TOLERANCE_AT_SEA_KM, download=config.download_countries)
 
 
 def _draw(
@@ -190,99 +192,6 @@ def _draw(
         draw_samples(objects[rows], continents[rows], config.samples_per_continent, config.seed) for rows in of_category
     ]
     return pd.concat(drawn, ignore_index=True)
-
-
-def precision_estimates(
-    samples: "pd.DataFrame", categories: NDArray[np.str_], continents: NDArray[np.str_], confidence: float
-) -> list[Estimate]:
-    """Precision of each category per continent, and of all continents weighted by objects.
-
-    Args:
-        samples: Columns category, continent, verdict.
-        categories: Of all objects of the product.
-        continents: Of all objects of the product.
-        confidence: Of the intervals.
-    """
-    estimates = []
-    for category in np.unique(categories).tolist():
-        hits, trials, sizes = [], [], []
-        for continent in np.unique(continents[categories == category]).tolist():
-            own = samples[(samples["category"] == category) & (samples["continent"] == continent)]
-            hits.append(int((own["verdict"] == CORRECT).sum()))
-            trials.append(hits[-1] + int((own["verdict"] == WRONG).sum()))
-            sizes.append(int(((categories == category) & (continents == continent)).sum()))
-            share = proportion(hits[-1], trials[-1], confidence) if trials[-1] else None
-            estimates.append(
-                Estimate("precision", "objects", category, continent, hits[-1], trials[-1], sizes[-1], share)
-            )
-        share = stratified_proportion(hits, trials, sizes, confidence) if sum(trials) else None
-        estimates.append(Estimate("precision", "objects", category, ALL, sum(hits), sum(trials), sum(sizes), share))
-    return estimates
-
-
-def recall_estimates(
-    task: str,
-    reference: "geopandas.GeoDataFrame",
-    objects: "geopandas.GeoDataFrame",
-    continents: NDArray[np.str_],
-    config: ValidationConfig,
-) -> list[Estimate]:
-    """Recall of each category per continent and of all known objects: by pixels for polygons, else by objects.
-
-    Args:
-        task: Whose products.
-        reference: Known objects; a column ``category`` tells them apart, without it all are of the task's first.
-        objects: The product.
-        continents: Of the known objects.
-        config: Distance and confidence.
-    """
-    names = PUBLISHED_CATEGORIES[task]
-    default = next(iter(names.values()))
-    known = reference["category"].to_numpy(dtype=str) if "category" in reference else np.full(len(reference), default)
-    by_pixels = TASK_KINDS[task] == "polygons" and bool(reference.geom_type.isin(["Polygon", "MultiPolygon"]).all())
-    estimates = []
-    for category in names.values():
-        rows = known == category
-        own = objects[objects["category"] == category]
-        if by_pixels:
-            hits, totals = pixels_found(reference.geometry.to_numpy()[rows], own.geometry.to_numpy())
-        else:
-            found = found_within(places_of(reference[rows]), places_of(own), config.recall_distance_m)
-            hits, totals = found.astype(np.float64), np.ones(len(found))
-        for continent in [*np.unique(continents[rows]).tolist(), ALL]:
-            here = np.ones(len(totals), bool) if continent == ALL else continents[rows] == continent
-            estimates.append(_recall(category, continent, hits[here], totals[here], config, by_pixels=by_pixels))
-    return estimates
-
-
-def _recall(
-    category: str,
-    continent: str,
-    hits: NDArray[np.float64],
-    totals: NDArray[np.float64],
-    config: ValidationConfig,
-    *,
-    by_pixels: bool,
-) -> Estimate:
-    share = None
-    if totals.sum() > 0:
-        counted = clustered_proportion if by_pixels else lambda h, t, c: proportion(float(h.sum()), float(t.sum()), c)
-        share = counted(hits, totals, config.confidence)
-    unit = "pixels" if by_pixels else "objects"
-    return Estimate("recall", unit, category, continent, int(hits.sum()), int(totals.sum()), len(totals), share)
-
-
-def scores_frame(estimates: Sequence[Estimate]) -> "pd.DataFrame":
-    """Estimates as a table, a row each."""
-    import pandas as pd
-
-    rows = []
-    for each in estimates:
-        share = each.estimate
-        interval = {"value": share.value, "low": share.low, "high": share.high} if share else {}
-        told = {key: value for key, value in each.__dict__.items() if key != "estimate"}
-        rows.append({**told, "value": np.nan, "low": np.nan, "high": np.nan, **interval})
-    return pd.DataFrame(rows)
 
 
 def _write(

@@ -124,6 +124,47 @@ def test_polygons_of_overlapping_tiles_are_one_and_others_stay_as_they_are() -> 
     assert merge_polygons(gather_lonlat([base.iloc[::-1]]), 10).geometry.geom_equals(merged.geometry).all()
 
 
+def tiles_of(
+    objects: geopandas.GeoDataFrame, offset_m: float, rng: np.random.Generator
+) -> list[geopandas.GeoDataFrame]:
+    """What tiles of 2 km that overlap by 200 m see of objects: cut at their edges, points off by some meters."""
+    west, south, east, north = objects.total_bounds
+    tiles = []
+    for x in np.arange(west - offset_m, east, 1800):
+        for y in np.arange(south - offset_m, north, 1800):
+            seen = objects[objects.intersects(shapely.box(x, y, x + 2000, y + 2000))]
+            cut = seen.geometry.intersection(shapely.box(x, y, x + 2000, y + 2000)).to_numpy()
+            moved = [shapely.Point(each.x + dx, each.y + dy) for each, dx, dy in jittered(cut, rng)]
+            tiles.append(seen.set_geometry(moved or cut, crs=objects.crs))
+    return tiles
+
+
+def jittered(points: NDArray[np.object_], rng: np.random.Generator) -> list[tuple[shapely.Point, float, float]]:
+    return [(each, *rng.normal(0, 4, 2).tolist()) for each in points if each.geom_type == "Point"]
+
+
+def test_moving_the_tiles_by_half_changes_no_more_than_one_object_in_a_hundred() -> None:
+    rng = np.random.default_rng(3)
+    centers = [
+        shapely.Point(500_000 + 250 * (n % 40), 5_000_000 + 250 * (n // 40)) for n in rng.permutation(1600)[:400]
+    ]
+    turbines = frame(centers, 32631, rng.random(400).tolist())
+    farms = frame([shapely.box(p.x, p.y, p.x + 120, p.y + 90) for p in centers], 32631)
+    points = [merge_points(gather_lonlat(tiles_of(turbines, offset, rng)), 50) for offset in (100, 1100)]
+    polygons = [merge_polygons(gather_lonlat(tiles_of(farms, offset, rng)), 10) for offset in (100, 1100)]
+    for found, merged in (
+        (points, xyz),
+        (polygons, lambda each: xyz(each.set_geometry(each.geometry.representative_point()))),
+    ):
+        first, second = (merged(each) for each in found)
+        apart = np.linalg.norm(first[:, None] - second[None], axis=2)
+        changed = (apart.min(axis=1) > 60).sum() + (apart.min(axis=0) > 60).sum()
+        assert len(first) == len(second) == 400
+        assert changed < 0.01 * 400
+    areas = areas_m2(polygons[0].geometry.to_numpy())
+    np.testing.assert_allclose(areas, 120 * 90, rtol=0.01)
+
+
 def test_two_categories_are_not_united() -> None:
     both = frame([shapely.box(0, 0, 50, 50), shapely.box(20, 0, 70, 50)], 32631).assign(category=["a", "b"])
     assert len(merge_polygons(gather_lonlat([both]), 10)) == 2

@@ -13,6 +13,7 @@ import pytest
 import shapely
 
 from pipelines.errors import ArtefactError
+from pipelines.satlas import month_objects
 from pipelines.satlas.predictions import TileGrid, TilePredictions, prediction_folder, write_predictions
 from pipelines.satlas.product_config import ProductConfig
 from pipelines.satlas.products import ProductRun, build_products
@@ -213,6 +214,29 @@ def test_a_broken_tile_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="no predictions of wind_turbine in 2022-01"):
         build(tmp_path, MONTHS[:1])
     assert len(features(tmp_path, MONTHS[0])) == 1
+
+
+def test_a_month_is_merged_again_only_where_its_tiles_or_settings_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    real = month_objects.read_predictions
+    monkeypatch.setattr(
+        month_objects, "read_predictions", lambda folder: (read.append(folder.parent.name), real(folder))[1]
+    )
+    for month in MONTHS[:3]:
+        write_turbines(tmp_path, month, [STAYING])
+    build(tmp_path, MONTHS[2:3])
+    assert read == MONTHS[:3]
+    write_turbines(tmp_path, MONTHS[1], [STAYING, BUILT])
+    first = month_objects.read_month(tmp_path, "wind_turbine", MONTHS[1], CONFIG)
+    kept = month_objects.read_month(tmp_path, "wind_turbine", MONTHS[1], CONFIG)
+    assert read == [*MONTHS[:3], MONTHS[1]]
+    assert kept.objects.equals(first.objects)
+    assert (kept.tiles, kept.rejected, kept.radiometry) == (first.tiles, first.rejected, first.radiometry)
+    month_objects.read_month(tmp_path, "wind_turbine", MONTHS[1], CONFIG.model_copy(update={"min_score": 0.9}))
+    month_objects.read_month(tmp_path, "wind_turbine", MONTHS[0], CONFIG.model_copy(update={"track_distance_m": 90}))
+    assert read == [*MONTHS[:3], MONTHS[1], MONTHS[1]]
 
 
 def test_farms_that_grow_together_are_one_object_and_small_ones_are_left_out(tmp_path: Path) -> None:

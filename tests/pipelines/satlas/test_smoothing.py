@@ -100,6 +100,22 @@ def test_objects_do_not_influence_one_another_and_none_is_fine() -> None:
     assert decode_presence(codes[:, :0], PUBLISHED).shape == (50, 0)
 
 
+def test_construction_and_removal_are_dated_within_a_month_for_most_objects() -> None:
+    rng = np.random.default_rng(7)
+    number, months = 1000, 18
+    built, gone = rng.integers(3, 7, number), rng.integers(10, 14, number)
+    there = (np.arange(months) >= built[:, None]) & (np.arange(months) < gone[:, None])
+    detected = rng.random((number, months)) < np.where(there, 0.85, 0.03)
+    codes = np.where(detected, DETECTED, NOT_DETECTED).astype(np.uint8)
+    codes[rng.random((number, months)) < 0.1] = NO_IMAGE
+    present = decode_presence(codes, PUBLISHED)
+    first = present.argmax(axis=1)
+    last = months - 1 - present[:, ::-1].argmax(axis=1)
+    assert present.any(axis=1).mean() > 0.94
+    assert (abs(first - built) <= 1).mean() >= 0.8
+    assert (abs(last - (gone - 1)) <= 1).mean() >= 0.8
+
+
 def test_unknown_codes_and_senseless_parameters_are_refused() -> None:
     with pytest.raises(ValueError, match="codes 0, 1, 2"):
         decode_presence(np.full((1, 1), 3, dtype=np.uint8), PUBLISHED)

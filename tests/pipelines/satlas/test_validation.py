@@ -15,10 +15,11 @@ from pipelines.cli import main
 from pipelines.errors import ArtefactError, ConfigurationError, TableError
 from pipelines.satlas.geometry import LocalFrame
 from pipelines.satlas.index import build_index
+from pipelines.satlas.validation.estimates import precision_estimates
 from pipelines.satlas.validation.published import CONTINENTS, PUBLISHED, PUBLISHED_ALL, compare_published
-from pipelines.satlas.validation.recall import found_within, pixels_found, read_reference
+from pipelines.satlas.validation.recall import found_within, matched_within, pixels_found, read_reference
 from pipelines.satlas.validation.samples import draw_samples, read_labels
-from pipelines.satlas.validation.stage import ValidationConfig, precision_estimates, validate_products
+from pipelines.satlas.validation.stage import ValidationConfig, validate_products
 from pipelines.satlas.vector_files import write_objects
 from pipelines.satlas.versions import publish
 
@@ -113,6 +114,22 @@ def test_a_product_that_is_not_the_indexed_one_is_refused(workspace: Path) -> No
         validate_products(workspace, "tree_cover", WORLD)
 
 
+def test_recall_of_known_turbines_is_reported(workspace: Path) -> None:
+    known = turbines(30)[["geometry"]].iloc[:12]
+    known = pd.concat([known, known.set_geometry(known.geometry.translate(0.5, 0.5))])
+    found = validate_products(workspace, "wind_turbine", WORLD, known)
+    recall = [each for each in found.estimates if each.measure == "recall"]
+    assert [(each.continent, each.found, each.counted) for each in recall] == [("World", 12, 24), ("All", 12, 24)]
+    assert "| recall | objects | wind_turbine | All | 12 | 24 | 24 | 50.0 (31.4 to 68.6) |" in found.report.read_text()
+
+
+def test_a_product_without_objects_is_reported_as_such(tmp_path: Path) -> None:
+    publish_turbines(tmp_path, turbines(3).iloc[:0])
+    found = validate_products(tmp_path, "wind_turbine", WORLD)
+    assert (found.num_samples, found.estimates) == (0, [])
+    assert "has no objects" in found.report.read_text()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -134,6 +151,8 @@ def test_recall_by_objects_and_by_pixels() -> None:
     product = points[:1] * [1, 1] - [360, 0]
     assert found_within(points, product, 200).tolist() == [True, True, False, False]
     assert found_within(points, product[:0], 200).tolist() == [False] * 4
+    assert matched_within(points, product, 200).tolist() == [True, False, False, False]
+    assert matched_within(points, points[[0, 0, 3]], 200).tolist() == [True, True, False, True]
     farms = [shapely.box(0, 0, 100, 100), shapely.box(500, 0, 700, 50), shapely.box(2000, 0, 2004, 4)]
     detected = [shapely.box(-50, 0, 60, 100), shapely.box(40, 0, 70, 100), shapely.box(500, -20, 520, 20)]
     reference, found = (
