@@ -181,6 +181,14 @@ def publish_patches(
     return open_patch_dataset(root)
 
 
+def map_collection() -> dict[str, Any]:
+    """The STAC collection of the maps."""
+    return {
+        "type": "Collection", "stac_version": "1.0.0", "id": COLLECTION, "description": "maps", "license": "other",
+        "links": [], "extent": {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [[None, None]]}},
+    }  # fmt: skip
+
+
 def days(text: str) -> float:
     """Days since 1970 of a date."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() / 86_400

@@ -27,6 +27,7 @@ from tests.pipelines.ground_cover.map_files import (
     expected_codes,
     file_under,
     grid_around,
+    map_collection,
     publish_patches,
 )
 
@@ -64,11 +65,7 @@ class Maps:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cog")
-    collection = {
-        "type": "Collection", "stac_version": "1.0.0", "id": COLLECTION, "description": "maps", "license": "other",
-        "links": [], "extent": {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [[None, None]]}},
-    }  # fmt: skip
-    with StubStac(collection) as stub, CogServer(folder, stac_server=stub.url) as server:
+    with StubStac(map_collection()) as stub, CogServer(folder, stac_server=stub.url) as server:
         yield server, stub
 
 
