@@ -32,13 +32,14 @@ def _materialize(root: Path, url: str, **settings: object) -> dg.ExecuteInProces
         "catalog": CatalogResource(stac_url=url, signing="none"),
         "dask": DaskResource(),
     }
-    return dg.materialize(
-        [ground_cover_labels, labels_can_be_learned, codes_are_known],
-        run_config={"ops": {"ground_cover_labels": {"config": SETTINGS | settings}}},
-        resources=resources,
-        instance=dg.DagsterInstance.ephemeral(),
-        raise_on_error=False,
-    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        return dg.materialize(
+            [ground_cover_labels, labels_can_be_learned, codes_are_known],
+            run_config={"ops": {"ground_cover_labels": {"config": SETTINGS | settings}}},
+            resources=resources,
+            instance=instance,
+            raise_on_error=False,
+        )
 
 
 def _verdicts(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
