@@ -19,7 +19,7 @@ from pipelines.ground_cover.map_files import probabilities_path, write_maps
 from pipelines.ground_cover.scene_raster import open_scene
 from pipelines.ground_cover.training_config import model_classes
 from pipelines.provenance import file_sha256
-from pipelines.training.fitting import limited_threads
+from pipelines.training.threads import limited_threads
 from satclip_model.errors import CheckpointError
 from satclip_model.ground_cover.checkpoint import read_ground_cover
 from satclip_model.ground_cover.config import GroundCoverClass

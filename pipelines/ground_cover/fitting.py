@@ -15,9 +15,10 @@ from torch import Tensor
 from pipelines.errors import ConfigurationError
 from pipelines.ground_cover.examples import BankImages, Examples, balanced_order
 from pipelines.ground_cover.training_config import GroundCoverTrainingConfig
-from pipelines.training.fitting import choose_accelerator, limited_threads
+from pipelines.training.fitting import choose_accelerator
 from pipelines.training.history import Clock, Row
 from pipelines.training.standardisation import fit_standardisation
+from pipelines.training.threads import limited_threads
 from satclip_model.ground_cover.model import ClassSource, GroundCoverCLIP, build_ground_cover_clip
 from satclip_model.ground_cover.text_encoder import TextEncoder
 from satclip_model.image_encoder import ImageBackbone

@@ -15,6 +15,7 @@ from pipelines.training.config import TrainingConfig
 from pipelines.training.data import TrainingData
 from pipelines.training.ranks import Ranks
 from pipelines.training.supervision import Supervisor
+from pipelines.training.threads import limited_threads
 from satclip_model.errors import DivergenceError
 from satclip_model.lightning_module import SatCLIPLightningModule
 from satclip_model.positional_encoding.spherical_harmonics import SphericalHarmonics
@@ -156,17 +157,6 @@ def _fit_quietly(trainer: lightning.Trainer, module: SatCLIPLightningModule, dat
         # The supervisor validates.
         warnings.filterwarnings("ignore", message="You defined a `validation_step` but have no `val_dataloader`")
         trainer.fit(module, train_dataloaders=data.train_dataloader())
-
-
-@contextmanager
-def limited_threads(num_threads: int) -> Iterator[None]:
-    """A block in which PyTorch has so many threads on the CPU; 0 leaves its own choice."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

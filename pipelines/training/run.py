@@ -15,7 +15,7 @@ from pipelines.patches.dataset import PatchDataset
 from pipelines.training.config import PixelLoaderConfig, TrainingConfig
 from pipelines.training.data import TrainingData
 from pipelines.training.datamodule import PlaceDataModule
-from pipelines.training.fitting import choose_device, fit, limited_threads, told_memory
+from pipelines.training.fitting import choose_device, fit, told_memory
 from pipelines.training.history import History
 from pipelines.training.interruption import deferred_interruption
 from pipelines.training.pixel_datamodule import PixelDataModule
@@ -27,6 +27,7 @@ from pipelines.training.splits import MIN_PLACES, split_pixel_places, split_plac
 from pipelines.training.standardisation import fit_standardisation
 from pipelines.training.state import STATE_NAME, TrainingState, read_state, write_state
 from pipelines.training.supervision import Run, Supervisor, TrainingStopped
+from pipelines.training.threads import limited_threads
 from pipelines.training.towers import build_module, build_towers, build_towers_over
 from satclip_model.image_encoder import ImageBackbone
 from satclip_model.satclip import SatCLIP

@@ -12,6 +12,7 @@ from nbclient import NotebookClient
 from satclip_model import LocationEncoderConfig, SirenConfig, SphericalHarmonicsConfig, build_location_encoder
 from satclip_model.checkpoint.safetensors import write_safetensors
 from tests.pipelines.evaluation.methods.published import write_csp, write_gps2vec
+from tests.pipelines.ground_cover.labelled_patches import write_model, write_scene
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((REPOSITORY / "examples").glob("*.ipynb"))
@@ -144,3 +145,18 @@ def test_baselines(execute, tmp_path, monkeypatch, name, shape):
     found, table = results(cells)
     assert found == shape
     assert "Potsdam" in table
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_ground_cover(execute, tmp_path, monkeypatch):
+    monkeypatch.setenv("SATCLIP_EXAMPLE_GROUND_COVER", str(write_model(tmp_path / "ground_cover.ckpt")))
+    monkeypatch.setenv("SATCLIP_EXAMPLE_SCENE", str(write_scene(tmp_path / "scene.tif")))
+    cells = execute("D01_ground_cover")
+    assert complaints(cells) == []
+    agreement, shares, _, nearest, two = results(cells)
+    assert "Warm forest" in agreement
+    assert "Cold forest" in shares
+    assert "Any trees" in nearest
+    assert "'Any bare ground': 0." in two
+    assert min(image_of(cells, tmp_path).shape[:2]) > 300

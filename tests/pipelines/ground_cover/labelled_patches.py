@@ -3,11 +3,16 @@
 from dataclasses import dataclass
 
 import numpy as np
+import rasterio
 import torch
+from affine import Affine
 
 from pipelines.ground_cover.classes import LandCoverClass
 from pipelines.ground_cover.examples import BankImages, Examples
+from pipelines.ground_cover.fitting import build_towers, fit
+from pipelines.ground_cover.training_config import GroundCoverTrainingConfig
 from satclip_model.config import RandomFeaturesConfig
+from satclip_model.ground_cover.checkpoint import write_ground_cover
 from satclip_model.image_encoder import RandomConvolutionalFeatures
 
 CLASSES = (
@@ -56,3 +61,41 @@ def world(counts=(40, 30, 30, 20), seed=0, noise=0.02):
         BankImages(features, place_ids), place_ids, fractions.astype(np.float32), lonlat_deg, place_ids, CLASSES
     )
     return World(examples, reflectance, encoder)
+
+
+TRANSFORM = Affine(10, 0, 399_960, 0, -10, 5_100_000)
+SHAPE = (90, 120)
+EDGE = 54
+
+
+def write_raster(path, array, transform=TRANSFORM, descriptions=None):
+    """A GeoTIFF of digital numbers, shape (bands, rows, columns)."""
+    count, height, width = array.shape
+    profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": "uint16"}
+    with rasterio.open(path, "w", **profile, transform=transform, crs="EPSG:32629") as dataset:
+        dataset.write(array)
+        for number, text in enumerate(descriptions or [], 1):
+            dataset.set_band_description(number, text)
+    return path
+
+
+def write_scene(path):
+    """Cold forest to the left, warm desert to the right of column ``EDGE``; a corner without data."""
+    dn = np.empty((12, *SHAPE))
+    dn[:, :, :EDGE] = (1e4 * spectra()[0])[:, None, None]
+    dn[:, :, EDGE:] = (1e4 * spectra()[3])[:, None, None]
+    dn = np.clip(dn + np.random.default_rng(0).normal(0, 200, dn.shape), 1, None).astype(np.uint16)
+    dn[:, :6, :9] = 0
+    return write_raster(path, dn)
+
+
+def write_model(path):
+    """The checkpoint of a model of the four classes."""
+    small = world()
+    config = GroundCoverTrainingConfig(
+        embedding_dim=16, image_hidden_dim=32, epochs=10, batch_size=16, learning_rate=3e-3, accelerator="cpu"
+    )
+    model = build_towers(small.examples, config, small.backbone)
+    fit(model, small.examples, config)
+    write_ground_cover(path, model, {})
+    return path

@@ -12,55 +12,31 @@ from pipelines.cli import main
 from pipelines.errors import ConfigurationError
 from pipelines.ground_cover.classification import ClassifyConfig, choose_classes, classify_scene, embed_chosen
 from pipelines.ground_cover.dense_map import WindowGrid, score_windows
-from pipelines.ground_cover.fitting import build_towers, fit
 from pipelines.ground_cover.map_files import nodata_code, read_probabilities
 from pipelines.ground_cover.scene_raster import open_scene
-from pipelines.ground_cover.training_config import GroundCoverTrainingConfig
 from pipelines.sentinel2 import BANDS, NATIVE_GSD_M
-from satclip_model.ground_cover.checkpoint import write_ground_cover
+from satclip_model.ground_cover.checkpoint import read_ground_cover
 from satclip_model.ground_cover.config import GroundCoverClass
-from tests.pipelines.ground_cover.labelled_patches import CLASSES, SIZE, spectra, world
-
-TRANSFORM = Affine(10, 0, 399_960, 0, -10, 5_100_000)
-SHAPE = (90, 120)
-EDGE = 54
-
-
-def _write(path, array, transform=TRANSFORM, descriptions=None, crs="EPSG:32629"):
-    array = np.atleast_3d(array) if array.ndim == 3 else array[None]
-    count, height, width = array.shape
-    profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": "uint16"}
-    with rasterio.open(path, "w", **profile, transform=transform, crs=crs) as dataset:
-        dataset.write(array)
-        for number, text in enumerate(descriptions or [], 1):
-            dataset.set_band_description(number, text)
+from tests.pipelines.ground_cover.labelled_patches import (
+    CLASSES,
+    EDGE,
+    SHAPE,
+    SIZE,
+    TRANSFORM,
+    write_model,
+    write_raster,
+    write_scene,
+)
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    """Cold forest to the left, warm desert to the right of column ``EDGE``; a corner without data."""
-    dn = np.empty((12, *SHAPE), dtype=np.uint16)
-    dn[:, :, :EDGE] = (1e4 * spectra()[0])[:, None, None]
-    dn[:, :, EDGE:] = (1e4 * spectra()[3])[:, None, None]
-    noise = np.random.default_rng(0).normal(0, 200, dn.shape)
-    dn = np.clip(dn + noise, 1, None).astype(np.uint16)
-    dn[:, :6, :9] = 0
-    path = tmp_path_factory.mktemp("scene") / "scene.tif"
-    _write(path, dn)
-    return path
+    return write_scene(tmp_path_factory.mktemp("scene") / "scene.tif")
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    small = world()
-    config = GroundCoverTrainingConfig(
-        embedding_dim=16, image_hidden_dim=32, epochs=10, batch_size=16, learning_rate=3e-3, accelerator="cpu"
-    )
-    model = build_towers(small.examples, config, small.backbone)
-    fit(model, small.examples, config)
-    path = tmp_path_factory.mktemp("model") / "ground_cover.ckpt"
-    write_ground_cover(path, model, {})
-    return path
+    return write_model(tmp_path_factory.mktemp("model") / "ground_cover.ckpt")
 
 
 @settings(max_examples=40, deadline=None)
@@ -138,8 +114,8 @@ def test_bands_of_a_folder_are_repeated_onto_the_finest_grid(tmp_path):
     fine = np.arange(1, 12 * 18 + 1, dtype=np.uint16).reshape(12, 18)
     for band in BANDS:
         factor = NATIVE_GSD_M[band] // 10
-        coarse = fine[factor // 2 :: factor, factor // 2 :: factor]
-        _write(tmp_path / f"T29RKH_{band}.tif", coarse, TRANSFORM @ Affine.scale(factor))
+        coarse = fine[None, factor // 2 :: factor, factor // 2 :: factor]
+        write_raster(tmp_path / f"T29RKH_{band}.tif", coarse, TRANSFORM @ Affine.scale(factor))
     with open_scene(tmp_path) as raster:
         rows = np.array([7, 2, 2])
         found = raster.read_rows(rows)
@@ -155,10 +131,10 @@ def test_bands_of_a_folder_are_repeated_onto_the_finest_grid(tmp_path):
 def test_bands_are_taken_by_their_descriptions(tmp_path):
     order = [*BANDS[::-1], "SCL"]
     dn = np.arange(1, 14, dtype=np.uint16)[:, None, None] * np.ones((13, 4, 5), dtype=np.uint16)
-    _write(tmp_path / "named.tif", dn, descriptions=order)
+    write_raster(tmp_path / "named.tif", dn, descriptions=order)
     with open_scene(tmp_path / "named.tif") as raster:
         assert raster.read_rows(np.array([0]))[:, 0, 0].tolist() == list(range(12, 0, -1))
-    _write(tmp_path / "unnamed.tif", dn)
+    write_raster(tmp_path / "unnamed.tif", dn)
     with (
         pytest.raises(ConfigurationError, match="13 bands; expected 12 in the order B01"),
         open_scene(tmp_path / "unnamed.tif"),
@@ -169,14 +145,12 @@ def test_bands_are_taken_by_their_descriptions(tmp_path):
 def test_files_of_two_scenes_are_refused(tmp_path):
     for band in BANDS:
         shift = Affine.translation(10, 0) if band == "B8A" else Affine.identity()
-        _write(tmp_path / f"{band}.tif", np.ones((6, 6), dtype=np.uint16), shift @ TRANSFORM)
+        write_raster(tmp_path / f"{band}.tif", np.ones((1, 6, 6), dtype=np.uint16), shift @ TRANSFORM)
     with pytest.raises(ConfigurationError, match=r"B8A\.tif covers"), open_scene(tmp_path):
         pass
 
 
 def test_classes_are_chosen_by_name_description_or_mapping(checkpoint):
-    from satclip_model.ground_cover.checkpoint import read_ground_cover
-
     model, _ = read_ground_cover(checkpoint)
     assert choose_classes(model, ()) == model.config.classes
     chosen = choose_classes(model, ["warm FOREST", "Oasis: Tall trees on sand"])

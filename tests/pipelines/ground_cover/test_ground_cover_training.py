@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from pipelines.errors import ArtefactError, ConfigurationError, DatasetError
+from pipelines.features.config import ViewsConfig
 from pipelines.ground_cover.classes import LandCoverClasses
+from pipelines.ground_cover.examples import PixelImages
 from pipelines.ground_cover.fitting import FitState, build_towers, class_scores, fit, image_embeddings
 from pipelines.ground_cover.labels import GroundCoverLabels
 from pipelines.ground_cover.scores import (
@@ -167,3 +169,22 @@ def test_leaving_out_one_of_two_classes_is_refused(small):
     folds = SimpleNamespace(train_test=lambda: iter([(np.arange(len(pair)), np.arange(len(pair)))]))
     with pytest.raises(DatasetError, match="class Cold forest: without it"):
         unseen_class_scores(pair, 0, folds, CONFIG, small.backbone, 0.5)
+
+
+class _Reader:
+    def __init__(self, dn):
+        self.dn, self.patch_shape = dn, dn.shape[1:]
+
+    def read(self, rows, out):
+        out[:] = self.dn[rows]
+
+
+def test_training_from_pixels_is_that_on_the_bank_of_their_features(small, trained):
+    dn = np.rint(small.reflectance * 10_000).astype(np.uint16)
+    ids = small.examples.place_ids
+    images = PixelImages(_Reader(dn), ids, np.zeros_like(ids), ids, ViewsConfig(num_views=1))
+    examples = dataclasses.replace(small.examples, images=images)
+    model = build_towers(examples, CONFIG, small.backbone)
+    fit(model, examples, CONFIG)
+    fresh = world(seed=7).examples
+    np.testing.assert_allclose(class_scores(model, fresh), class_scores(trained, fresh), atol=0.02)
