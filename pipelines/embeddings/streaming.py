@@ -1,7 +1,8 @@
 """Embeddings of any number of places by one location encoder, written as they are computed."""
 
 import logging
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipelines.embeddings.table_stream import PointStream
 from pipelines.errors import ArtefactError, ConfigurationError
 from pipelines.progress import Progress
 from pipelines.provenance import file_sha256
+from pipelines.training.threads import limited_threads
 from satclip_model.checkpoint.loading import load_location_encoder
 from satclip_model.errors import CheckpointError
 from satclip_model.hub import resolve
@@ -115,21 +117,35 @@ def embed_table(
         raise ConfigurationError(f"{points.source}: {error}") from error
     recorded = {**provenance, **computation_record(encoder, options), "points": points.source}
     progress = Progress(logger, "embeddings", points.num_points, "points")
-    # A batch is written while the next one is computed: writing takes one core, a third of the time.
-    with writing_embeddings(path, content, recorded) as write, ThreadPoolExecutor(1) as writer:
-
-        def store(lonlat_deg: NDArray[np.float64], others: pa.Table, embeddings: NDArray[np.floating[Any]]) -> None:
-            write(lonlat_deg, others, as_stored(embeddings, options))
+    batches = points.batches(options.points_per_batch(encoder))
+    with writing_embeddings(path, content, recorded) as write:
+        for lonlat_deg, others, embeddings in _encoded(encoder, batches, options):
+            write(lonlat_deg, others, embeddings)
             progress.advance(len(lonlat_deg))
 
-        pending: Future[None] | None = None
-        for lonlat_deg, others in points.batches(options.points_per_batch(encoder)):
-            embeddings = encoder.encode(lonlat_deg, normalize=options.normalize)
-            if pending is not None:
-                pending.result()
-            pending = writer.submit(store, lonlat_deg, others, embeddings)
-        if pending is not None:
-            pending.result()
+
+def _encoded(
+    encoder: LocationEncoder, batches: Iterable[tuple[NDArray[np.float64], pa.Table]], options: EmbeddingOptions
+) -> Iterator[tuple[NDArray[np.float64], pa.Table, NDArray[np.floating[Any]]]]:
+    """Batches with their embeddings, in order; on a CPU each thread of PyTorch computes a batch of its own meanwhile.
+
+    Threads that share a batch wait for each other at every step, and for the one whose core is writing.
+    """
+    num_threads = torch.get_num_threads() if encoder.device.type == "cpu" else 1
+
+    def compute(lonlat_deg: NDArray[np.float64]) -> NDArray[np.floating[Any]]:
+        return as_stored(encoder.encode(lonlat_deg, normalize=options.normalize), options)
+
+    pending: deque[tuple[NDArray[np.float64], pa.Table, Future[NDArray[np.floating[Any]]]]] = deque()
+    with limited_threads(1 if encoder.device.type == "cpu" else 0), ThreadPoolExecutor(num_threads) as pool:
+        for lonlat_deg, others in batches:
+            pending.append((lonlat_deg, others, pool.submit(compute, lonlat_deg)))
+            if len(pending) > num_threads:
+                done = pending.popleft()
+                yield done[0], done[1], done[2].result()
+        while pending:
+            done = pending.popleft()
+            yield done[0], done[1], done[2].result()
 
 
 def as_stored(embeddings: NDArray[np.floating[Any]], options: EmbeddingOptions) -> NDArray[np.floating[Any]]:
