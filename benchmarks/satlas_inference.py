@@ -1,0 +1,127 @@
+"""Throughput of Satlas inference beside the original's way: window by window, without batches, in float32.
+
+Both go over the same windows of a synthetic tile with the same weights (random, of the published solar-farm model); the
+backbone's forward pass alone, in our batches and precision, is printed beside them. Rounds of both ways alternate.
+
+    python benchmarks/satlas_inference.py [--check] [--device cpu|cuda] [--tile-px N] [--window-px N] [--batch-size N]
+        [--precision auto|float32|bfloat16] [--rounds N] [--threads N]
+
+Prints a table, then one JSON line per target; with ``--check`` the exit code is 1 unless every target holds.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from pipelines.satlas.images import TileImage
+from pipelines.satlas.inference import _autocast, _cut, predict_tile, tile_windows
+from pipelines.satlas.inference_config import InferenceConfig
+from pipelines.satlas.predictions import TileGrid
+from satclip_model.satlas import EXPLORER_CONFIGS, SatlasModel, build_satlas
+
+MINIMUM_RATIO = 1.3
+TASK = "solar_farm"
+
+
+def synthetic_images(tile_px: int, number: int) -> list[TileImage]:
+    rng = np.random.default_rng(0)
+    present = np.ones((tile_px, tile_px), dtype=bool)
+    return [TileImage(rng.integers(1, 256, (9, tile_px, tile_px)).astype(np.uint8), present) for _ in range(number)]
+
+
+@torch.inference_mode()
+def original_way(model: SatlasModel, images: list[TileImage], grid: TileGrid, config: InferenceConfig) -> int:
+    """Each window by itself: cut, converted, predicted in float32, taken to the host."""
+    device = next(model.parameters()).device
+    windows = tile_windows(grid.height_px, grid.width_px, config)
+    for window in windows:
+        stacked = _cut(images, window, model.config.num_channels)[None].float() / 255.0
+        (given,) = model(stacked.to(device))
+        given[0].float().cpu().numpy()
+    return len(windows)
+
+
+@torch.inference_mode()
+def bare_backbone(model: SatlasModel, images: list[TileImage], grid: TileGrid, config: InferenceConfig) -> int:
+    """The backbone on windows that are on the device already."""
+    device = next(model.parameters()).device
+    windows = tile_windows(grid.height_px, grid.width_px, config)
+    for start in range(0, len(windows), config.batch_size):
+        batch = windows[start : start + config.batch_size]
+        ready = torch.stack([_cut(images, window, model.config.num_channels) for window in batch]).to(device)
+        with _autocast(device, config):
+            model.backbone(ready.float() / 255.0, torch.ones(ready.shape[:2], dtype=torch.bool, device=device))
+    return len(windows)
+
+
+def seconds(run: Callable[[], object], device: torch.device) -> float:
+    started = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--tile-px", type=int, default=640)
+    parser.add_argument("--window-px", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    model = build_satlas(EXPLORER_CONFIGS[TASK]).to(device).eval()
+    grid = TileGrid(32633, 500_000.0, 5_000_000.0, 10.0, options.tile_px, options.tile_px)
+    config = InferenceConfig(
+        window_px=options.window_px,
+        overlap_px=options.window_px // 4,
+        batch_size=options.batch_size,
+        precision=options.precision,
+    )
+    images = synthetic_images(options.tile_px, model.config.num_images)
+    ways: dict[str, Callable[[], object]] = {
+        "original's way": lambda: original_way(model, images, grid, config),
+        "predict_tile": lambda: predict_tile(model, TASK, "2022-05", "t", grid, images, config),
+        "backbone alone": lambda: bare_backbone(model, images, grid, config),
+    }
+    for run in ways.values():
+        seconds(run, device)
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(options.rounds):
+        for name, run in ways.items():
+            taken[name].append(seconds(run, device))
+    medians = {name: statistics.median(each) for name, each in taken.items()}
+    number = len(tile_windows(options.tile_px, options.tile_px, config))
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{options.threads} threads"
+    print(
+        f"{number} windows of {options.window_px} px, {len(images)} images each, {where}, precision {options.precision}"
+    )
+    for name, found in medians.items():
+        print(f"{name:<18}{found:>9.2f} s{number / found:>9.2f} windows per second")
+    ratio = statistics.median(
+        slow / fast for slow, fast in zip(taken["original's way"], taken["predict_tile"], strict=True)
+    )
+    share = round(medians["backbone alone"] / medians["predict_tile"], 3)
+    lines = [
+        {"metric": "satlas_inference.over_original", "value": round(ratio, 3), "target": MINIMUM_RATIO,
+         "holds": ratio >= MINIMUM_RATIO},
+        {"metric": "satlas_inference.share_of_backbone", "value": share, "target": None, "holds": True},
+    ]  # fmt: skip
+    for line in lines:
+        print(json.dumps(line))
+    return 0 if all(line["holds"] for line in lines) or not options.check else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
