@@ -1,6 +1,7 @@
 """Throughput of Satlas inference beside the original's way: window by window, without batches, in float32.
 
-Both go over the same windows of a synthetic tile with the same weights (random, of the published solar-farm model); the
+Both go over the same windows of a synthetic tile with the same weights (random, of the published solar-farm model), up to the
+shares of each pixel; ours blends them over windows too. Polygons, which random shares make thousands of, are left out. The
 backbone's forward pass alone, in our batches and precision, is printed beside them. Rounds of both ways alternate.
 
     python benchmarks/satlas_inference.py [--check] [--device cpu|cuda] [--tile-px N] [--window-px N] [--batch-size N]
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 from pipelines.satlas.images import TileImage
-from pipelines.satlas.inference import _autocast, _cut, predict_tile, tile_windows
+from pipelines.satlas.inference import _autocast, _blended, _cut, _run, tile_windows
 from pipelines.satlas.inference_config import InferenceConfig
 from pipelines.satlas.predictions import TileGrid
 from satclip_model.satlas import EXPLORER_CONFIGS, SatlasModel, build_satlas
@@ -92,7 +93,7 @@ def main() -> int:
     images = synthetic_images(options.tile_px, model.config.num_images)
     ways: dict[str, Callable[[], object]] = {
         "original's way": lambda: original_way(model, images, grid, config),
-        "predict_tile": lambda: predict_tile(model, TASK, "2022-05", "t", grid, images, config),
+        "ours": lambda: _blended(_run(model, grid, images, config), grid, images),
         "backbone alone": lambda: bare_backbone(model, images, grid, config),
     }
     for run in ways.values():
@@ -109,10 +110,8 @@ def main() -> int:
     )
     for name, found in medians.items():
         print(f"{name:<18}{found:>9.2f} s{number / found:>9.2f} windows per second")
-    ratio = statistics.median(
-        slow / fast for slow, fast in zip(taken["original's way"], taken["predict_tile"], strict=True)
-    )
-    share = round(medians["backbone alone"] / medians["predict_tile"], 3)
+    ratio = statistics.median(slow / fast for slow, fast in zip(taken["original's way"], taken["ours"], strict=True))
+    share = round(medians["backbone alone"] / medians["ours"], 3)
     lines = [
         {"metric": "satlas_inference.over_original", "value": round(ratio, 3), "target": MINIMUM_RATIO,
          "holds": ratio >= MINIMUM_RATIO},
