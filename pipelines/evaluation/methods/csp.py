@@ -78,10 +78,11 @@ class CSP:
         """The network over the file's weights.
 
         Raises:
-            ArtefactError: The file cannot be read, is of another network, or does not tell its activation.
+            ArtefactError: The file cannot be read, is of another network or encoding, or does not tell its activation.
         """
         try:
             content = read_archive(self.path)
+            _check_encoding(self.path, content)
             state = _state(content)
             network = CSPNetwork(_activation(self.path, content))
             network.load_state_dict(
@@ -111,8 +112,10 @@ def open_csp(weights: Path | None) -> CSP:
     """
     if weights is None or not weights.is_file():
         raise MissingWeightsError(
-            f"csp: {weights or 'no weights'}: expected a location encoder that CSP's authors published (.pth.tar, "
-            "pre-trained on iNaturalist 2018 or fMoW); give it as csp:PATH"
+            f"csp: {weights or 'no weights'}: expected a location encoder that CSP's authors published, "
+            "model_inat_2018_gridcell_..._leakyrelu_UNSUPER-contsoftmax_....pth.tar or "
+            "model_fmow_gridcell_..._gelu_UNSUPER-contsoftmax_....pth.tar (those without UNSUPER are fine-tuned on "
+            "labels); give it as csp:PATH"
         )
     return CSP(weights)
 
@@ -124,6 +127,20 @@ def _state(content: Any) -> Mapping[str, Tensor]:  # noqa: ANN401
         if chosen:
             return chosen
     raise KeyError("no spa_enc.ffn")
+
+
+def _check_encoding(path: Path, content: Any) -> None:  # noqa: ANN401
+    """Refuses recorded parameters of another encoding, whose weights have the same shapes."""
+    params = content.get("params")
+    if not isinstance(params, Mapping):
+        return
+    expected: dict[str, object] = {"frequency_num": ENCODING.num_frequencies, "min_radius": ENCODING.min_radius}
+    expected |= {"max_radius": ENCODING.max_radius, "freq_init": "geometric"}
+    other = [
+        f"{name} {params[name]}, expected {each}" for name, each in expected.items() if params.get(name, each) != each
+    ]
+    if other:
+        raise ArtefactError(f"{path}: an encoder of CSP over another encoding: {'; '.join(other)}")
 
 
 def _activation(path: Path, content: Any) -> str:  # noqa: ANN401

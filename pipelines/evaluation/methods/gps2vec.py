@@ -7,7 +7,7 @@ yifangyin/GPS2Vec.
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
@@ -24,6 +24,7 @@ from pipelines.errors import ArtefactError, MissingWeightsError
 from pipelines.evaluation.methods.base import batches
 
 if TYPE_CHECKING:
+    import h5py
     from pyproj import Transformer
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ DECAY_M: Final = 20_000.0
 HIDDEN_DIMS: Final = (512, 1024, 2048)
 OUTPUTS: Final[Mapping[str, tuple[str, ...]]] = {"visual": ("object", "scene"), "tag": ("tag",)}
 OUTPUT_DIMS: Final[Mapping[str, int]] = {"object": 1000, "scene": 365, "tag": 2000}
+_SAMPLED_BYTES: Final = 4096
+"""Read at the beginning, the quarters and the end of a file to tell it from others: mostly weights, which differ."""
 _SOUTHMOST, _NORTHMOST, _BAND_DEG = -80.0, 84.0, 8.0
 _SPANS_DEG: Final = {
     "32 V": (3.0, 12.0), "31 X": (0.0, 9.0), "33 X": (9.0, 21.0), "35 X": (21.0, 33.0), "37 X": (33.0, 42.0),
@@ -77,9 +80,16 @@ class GPS2Vec:
 
     @cached_property
     def target(self) -> str:
-        """SHA-256 of the names and sizes of all files."""
-        listed = "\n".join(f"{path.name} {path.stat().st_size}" for path in sorted(self.folder.glob("model_*.h5")))
-        return hashlib.sha256(listed.encode()).hexdigest()
+        """SHA-256 of the names, sizes and parts of the bytes of all files.
+
+        All files of a kind have one size, and all bytes are some 30 GB; see `_SAMPLED_BYTES`.
+        """
+        digest = hashlib.sha256()
+        for path in sorted(self.folder.glob("model_*.h5")):
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+            for part in _sampled_parts(path):
+                digest.update(part)
+        return digest.hexdigest()
 
     def features(self, lonlat_deg: NDArray[np.float64]) -> NDArray[np.float32]:
         """Features, shape (n, 1365) or (n, 2000).
@@ -162,7 +172,7 @@ def read_network(path: Path, kind: str) -> GPS2VecNetwork:
     try:
         with h5py.File(path, "r") as file, torch.no_grad():
             for name, layer in zip(names, layers, strict=True):
-                group = file[name][name]
+                group = _weights_of(file)[name][name]
                 layer.weight.copy_(torch.from_numpy(np.asarray(group["kernel:0"], dtype=np.float32).T))
                 layer.bias.copy_(torch.from_numpy(np.asarray(group["bias:0"], dtype=np.float32)))
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -191,10 +201,23 @@ def open_gps2vec(weights: Path | None) -> GPS2Vec:
 
     try:
         with h5py.File(files[0], "r") as file:
-            kind = "tag" if "tag" in file else "visual"
+            kind = "tag" if "tag" in _weights_of(file) else "visual"
     except OSError as error:
         raise ArtefactError(f"{files[0]}: no HDF5 file ({error}); expected weights as Keras wrote them") from error
     return GPS2Vec(weights, kind)
+
+
+def _weights_of(file: "h5py.File") -> "h5py.Group":
+    """The group of layers: the file itself, or a part of it where Keras wrote the whole model."""
+    return file.get("model_weights", file)
+
+
+def _sampled_parts(path: Path) -> Iterator[bytes]:
+    last = max(path.stat().st_size - _SAMPLED_BYTES, 0)
+    with path.open("rb") as handle:
+        for quarter in range(5):
+            handle.seek(quarter * last // 4)
+            yield handle.read(_SAMPLED_BYTES)
 
 
 @lru_cache(maxsize=256)

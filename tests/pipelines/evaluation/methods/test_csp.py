@@ -51,3 +51,12 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
     path = write_csp(tmp_path / "gelu.pth.tar", "other.")
     with pytest.raises(ArtefactError, match=r"expected layers\.0\.linear\.weight \(512, 128\)"):
         open_method(f"csp:{path}").features(PLACES)
+
+
+def test_weights_over_another_encoding_are_refused(tmp_path: Path) -> None:
+    published = {"spa_f_act": "gelu", "frequency_num": 32, "max_radius": 360.0, "min_radius": 0.1}
+    same = write_csp(tmp_path / "same.pth.tar", params=published)
+    assert open_method(f"csp:{same}").features(PLACES).shape == (3, 256)
+    other = write_csp(tmp_path / "other.pth.tar", params=published | {"min_radius": 0.001})
+    with pytest.raises(ArtefactError, match=r"min_radius 0\.001, expected 0\.1$"):
+        open_method(f"csp:{other}").features(PLACES)

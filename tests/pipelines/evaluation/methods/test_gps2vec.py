@@ -77,3 +77,20 @@ def test_files_of_another_kind_are_refused(folder: Path, tmp_path: Path) -> None
     (tmp_path / "broken" / "model_33 U.h5").write_bytes(b"no HDF5")
     with pytest.raises(ArtefactError, match="no HDF5 file"):
         open_method(f"gps2vec:{tmp_path / 'broken'}")
+
+
+def test_other_weights_of_the_same_size_are_told_apart(folder: Path, tmp_path: Path) -> None:
+    again, other = write_gps2vec(tmp_path / "again", "33 U"), write_gps2vec(tmp_path / "other", "33 U", seed=2)
+    name = "model_33 U.h5"
+    assert (other / name).stat().st_size == (folder / name).stat().st_size
+    targets = [open_method(f"gps2vec:{each}").target for each in (folder, again, other)]
+    assert targets[0] == targets[1] != targets[2]
+
+
+def test_whole_models_are_read_as_their_weights_are(folder: Path, tmp_path: Path) -> None:
+    with h5py.File(folder / "model_33 U.h5") as weights, h5py.File(tmp_path / "model_33 U.h5", "w") as model:
+        for name in weights:
+            weights.copy(name, model.require_group("model_weights"))
+    berlin = np.array([BERLIN])
+    whole, alone = (open_method(f"gps2vec:{each}").features(berlin) for each in (tmp_path, folder))
+    np.testing.assert_array_equal(whole, alone)
