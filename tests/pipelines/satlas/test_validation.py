@@ -1,6 +1,5 @@
 """Validation of a product: reproducible samples, verdicts, scores beside the published ones, and real places."""
 
-import os
 from pathlib import Path
 
 import geopandas
@@ -200,9 +199,9 @@ def test_the_published_figures_are_computed_again_and_differences_explained(caps
 
 @pytest.mark.real_data
 def test_the_share_of_real_plants_with_a_detection_within_two_kilometers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], shared_data: Path
 ) -> None:
-    plants_path = Path(os.environ["SATCLIP_SHARED_DATA"]) / "wri_powerplants_dev" / "database_USA.csv.gz"
+    plants_path = shared_data / "wri_powerplants_dev" / "database_USA.csv.gz"
     plants = read_reference(plants_path, "longitude", "latitude")
     plants = plants[plants["primary_fuel"] == "Solar"].reset_index(drop=True)
     # A made-up product: of every third plant something 0 to 4 km away, the others unseen.
@@ -228,8 +227,8 @@ def test_the_share_of_real_plants_with_a_detection_within_two_kilometers(
 
 
 @pytest.mark.real_data
-def test_samples_are_drawn_per_continent(workspace: Path) -> None:
-    countries = os.environ["SATCLIP_SHARED_DATA"] + "/natural_earth/ne_50m_admin_0_countries"
+def test_samples_are_drawn_per_continent(workspace: Path, shared_data: Path) -> None:
+    countries = str(shared_data / "natural_earth" / "ne_50m_admin_0_countries")
     config = ValidationConfig(samples_per_continent=2, countries=countries)
     found = validate_products(workspace, "wind_turbine", config)
     continents = {each.continent for each in found.estimates}
