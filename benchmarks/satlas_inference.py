@@ -1,7 +1,7 @@
 """Throughput of Satlas inference beside the original's way: window by window, without batches, in float32.
 
-Both go over the same windows of a synthetic tile with the same weights (random, of the published solar-farm model), up to
-the shares of each pixel; ours blends them over windows too. Polygons are left out: random shares make thousands of them.
+Both go over the same windows of a synthetic tile with the same weights (random, of the published solar-farm model),
+up to the shares of each pixel; ours blends them over windows too. Polygons are left out: random shares make thousands.
 The backbone's forward pass alone, in our batches and precision, is printed beside them. Rounds of both ways alternate.
 
     python benchmarks/satlas_inference.py [--check] [--device cpu|cuda] [--tile-px N] [--window-px N] [--batch-size N]
