@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from pipelines.satlas.images import TileImage
-from pipelines.satlas.inference import _autocast, _blended, _cut, _run, tile_windows
+from pipelines.satlas.inference import autocast_for, blend_windows, cut_window, run_windows, tile_windows
 from pipelines.satlas.inference_config import InferenceConfig
 from pipelines.satlas.predictions import TileGrid
 from satclip_model.satlas import EXPLORER_CONFIGS, SatlasModel, build_satlas
@@ -42,7 +42,7 @@ def original_way(model: SatlasModel, images: list[TileImage], grid: TileGrid, co
     device = next(model.parameters()).device
     windows = tile_windows(grid.height_px, grid.width_px, config)
     for window in windows:
-        stacked = _cut(images, window, model.config.num_channels)[None].float() / 255.0
+        stacked = cut_window(images, window, model.config.num_channels)[None].float() / 255.0
         (given,) = model(stacked.to(device))
         given[0].float().cpu().numpy()
     return len(windows)
@@ -55,8 +55,8 @@ def bare_backbone(model: SatlasModel, images: list[TileImage], grid: TileGrid, c
     windows = tile_windows(grid.height_px, grid.width_px, config)
     for start in range(0, len(windows), config.batch_size):
         batch = windows[start : start + config.batch_size]
-        ready = torch.stack([_cut(images, window, model.config.num_channels) for window in batch]).to(device)
-        with _autocast(device, config):
+        ready = torch.stack([cut_window(images, window, model.config.num_channels) for window in batch]).to(device)
+        with autocast_for(device, config):
             model.backbone(ready.float() / 255.0, torch.ones(ready.shape[:2], dtype=torch.bool, device=device))
     return len(windows)
 
@@ -93,7 +93,7 @@ def main() -> int:
     images = synthetic_images(options.tile_px, model.config.num_images)
     ways: dict[str, Callable[[], object]] = {
         "original's way": lambda: original_way(model, images, grid, config),
-        "ours": lambda: _blended(_run(model, grid, images, config), grid, images),
+        "ours": lambda: blend_windows(run_windows(model, grid, images, config), grid, images),
         "backbone alone": lambda: bare_backbone(model, images, grid, config),
     }
     for run in ways.values():

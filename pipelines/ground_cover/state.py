@@ -1,7 +1,7 @@
 """Where a training of images and ground-cover classes stands, on disk."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +10,7 @@ import torch
 
 from pipelines.errors import ArtefactError, ConfigurationError
 from pipelines.ground_cover.fitting import FitState
+from pipelines.training.state import named_differences
 from satclip_model.checkpoint.archive import read_archive, write_whole
 from satclip_model.errors import CheckpointError
 from satclip_model.ground_cover.checkpoint import ground_cover_content, ground_cover_from_content
@@ -54,7 +55,7 @@ def read_fit_state(path: Path, model: GroundCoverCLIP, record: Mapping[str, Any]
             f"{path}: not the state of a training ({error}); remove the file to train from the beginning"
         ) from error
     expected = json.loads(json.dumps({name: record[name] for name in PARENTS}))
-    differences = sorted(_differences({name: written.get(name) for name in PARENTS}, expected))
+    differences = sorted(named_differences({name: written.get(name) for name in PARENTS}, expected))
     if differences:
         raise ArtefactError(
             f"{path}: the state of a training with other parents: {'; '.join(differences)}. Give it what it began "
@@ -62,11 +63,3 @@ def read_fit_state(path: Path, model: GroundCoverCLIP, record: Mapping[str, Any]
         )
     model.load_state_dict(found.state_dict())
     return state
-
-
-def _differences(found: Any, expected: Any, name: str = "") -> Iterator[str]:  # noqa: ANN401
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for key in found.keys() | expected.keys():
-            yield from _differences(found.get(key), expected.get(key), f"{name}.{key}".lstrip("."))
-    elif found != expected:
-        yield f"{name} is {found!r}, expected {expected!r}"

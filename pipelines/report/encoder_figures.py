@@ -28,6 +28,7 @@ from pipelines.drawing import (
 )
 from pipelines.evaluation.effective_resolution import Resolution
 from pipelines.evaluation.localization import Localization, LocationGallery, similarity_field
+from pipelines.evaluation.sphere import unit_vectors
 
 _NEAR_KM, _FAR_KM = 750.0, 2500.0
 _LINE_POINTS = 64
@@ -139,8 +140,7 @@ def great_circle_pieces(
     start_lonlat_deg: Sequence[float] | NDArray[np.float64], end_lonlat_deg: Sequence[float] | NDArray[np.float64]
 ) -> list[NDArray[np.float64]]:
     """The shorter great circle between two places as lines on a map, shape (n, 2) each, cut at the antimeridian."""
-    lon, lat = np.deg2rad(np.array([start_lonlat_deg, end_lonlat_deg], dtype=np.float64)).T
-    ends = np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+    ends = unit_vectors(np.array([start_lonlat_deg, end_lonlat_deg], dtype=np.float64))
     share = np.linspace(0.0, 1.0, _LINE_POINTS)[:, None]
     line = (1 - share) * ends[0] + share * ends[1]
     line /= np.maximum(np.linalg.norm(line, axis=1, keepdims=True), 1e-12)

@@ -21,12 +21,6 @@ def wrap_lon(lon_deg: NDArray[np.float64], around_deg: float = 0.0) -> NDArray[n
     return wrapped
 
 
-def unit_vectors(lonlat_deg: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Directions of places, shape (n, 3): distances between them know neither zones nor the antimeridian."""
-    lon, lat = np.radians(lonlat_deg).T
-    return np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
-
-
 def chord(distance_m: float) -> float:
     """Distance of two unit vectors whose places are that far apart along a great circle."""
     return float(2 * np.sin(distance_m / EARTH_RADIUS_M / 2))

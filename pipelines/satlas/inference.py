@@ -73,12 +73,12 @@ def predict_tile(
     _require_fit(model, task, grid, images)
     images = list(images)[: model.config.num_images]
     head = model.config.heads[0]
-    found = _run(model, grid, images, config)
+    found = run_windows(model, grid, images, config)
     objects, values = None, None
     if isinstance(head, DetectionConfig):
         objects = _points(found, head, grid, config)
     else:
-        blended = _blended(found, grid, images)
+        blended = blend_windows(found, grid, images)
         if isinstance(head, SegmentationConfig):
             objects = _polygons(blended, head, grid, config)
         else:
@@ -113,7 +113,7 @@ def _starts(size_px: int, config: InferenceConfig) -> list[int]:
     return [*range(0, last, config.window_px - config.overlap_px), last]
 
 
-def _run(
+def run_windows(
     model: SatlasModel, grid: TileGrid, images: Sequence[TileImage], config: InferenceConfig
 ) -> Iterator[tuple[Window, Any]]:
     """Windows with an image and what the head gives there."""
@@ -125,15 +125,16 @@ def _run(
     ]
     for start in range(0, len(windows), config.batch_size):
         batch = windows[start : start + config.batch_size]
-        stacked = torch.stack([_cut(images, window, model.config.num_channels) for window, _ in batch])
+        stacked = torch.stack([cut_window(images, window, model.config.num_channels) for window, _ in batch])
         has_image = torch.from_numpy(np.stack([each for _, each in batch]))
-        with torch.inference_mode(), _autocast(device, config):
+        with torch.inference_mode(), autocast_for(device, config):
             (given,) = model(stacked.to(device).float() / _LABEL_RANGE, has_image.to(device))
         for position, (window, _) in enumerate(batch):
             yield window, _on_cpu(given[position])
 
 
-def _autocast(device: torch.device, config: InferenceConfig) -> AbstractContextManager[Any]:
+def autocast_for(device: torch.device, config: InferenceConfig) -> AbstractContextManager[Any]:
+    """A block in which a model computes in the precision asked for."""
     reduced = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
     return torch.autocast(device.type, torch.bfloat16) if reduced else nullcontext()
 
@@ -158,7 +159,7 @@ def _part(window: Window) -> tuple[slice, slice]:
     )
 
 
-def _cut(images: Sequence[TileImage], window: Window, num_channels: int) -> Tensor:
+def cut_window(images: Sequence[TileImage], window: Window, num_channels: int) -> Tensor:
     """Images of a window, uint8, (image, channel, size, size), zeros beyond the tile."""
     cut = np.zeros((len(images), num_channels, window.size_px, window.size_px), dtype=np.uint8)
     for position, image in enumerate(images):
@@ -167,7 +168,7 @@ def _cut(images: Sequence[TileImage], window: Window, num_channels: int) -> Tens
     return torch.from_numpy(cut)
 
 
-def _blended(
+def blend_windows(
     found: Iterator[tuple[Window, NDArray[np.float32]]], grid: TileGrid, images: Sequence[TileImage]
 ) -> NDArray[np.float32]:
     """Weighted means over windows, (outputs, rows, columns); NaN where no image has a value."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.evaluation.sphere import unit_vectors
 from pipelines.satlas.geometry import (
     EARTH_RADIUS_M,
     WGS84,
@@ -15,7 +16,6 @@ from pipelines.satlas.geometry import (
     chord,
     frame_of,
     objects_to_lonlat,
-    unit_vectors,
     wrap_lon,
 )
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.satlas.geometry import WGS84, areas_m2, chord, frame_of, unit_vectors
+from pipelines.evaluation.sphere import unit_vectors
+from pipelines.satlas.geometry import WGS84, areas_m2, chord, frame_of
 from pipelines.satlas.merging import candidate_pairs, connected, union_of
 
 if TYPE_CHECKING:

@@ -100,7 +100,9 @@ def read_state(path: Path, model: SatCLIP, record: Mapping[str, Any]) -> Trainin
         raise ArtefactError(
             f"{path}: not the state of a training ({error}); remove the file to train from the beginning"
         ) from error
-    differences = sorted(_differences({name: written.get(name) for name in PARENTS}, {n: record[n] for n in PARENTS}))
+    differences = sorted(
+        named_differences({name: written.get(name) for name in PARENTS}, {n: record[n] for n in PARENTS})
+    )
     if differences:
         raise ArtefactError(
             f"{path}: the state of a training with other parents: {'; '.join(differences)}. Give it what it began "
@@ -135,9 +137,10 @@ def gather_random_states(own: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     return everyone
 
 
-def _differences(found: Any, expected: Any, name: str = "") -> Iterator[str]:  # noqa: ANN401
+def named_differences(found: Any, expected: Any, name: str = "") -> Iterator[str]:  # noqa: ANN401
+    """Where two values of nested dictionaries differ, by the path of their keys."""
     if isinstance(found, dict) and isinstance(expected, dict):
         for key in found.keys() | expected.keys():
-            yield from _differences(found.get(key), expected.get(key), f"{name}.{key}".lstrip("."))
+            yield from named_differences(found.get(key), expected.get(key), f"{name}.{key}".lstrip("."))
     elif found != expected:
         yield f"{name} is {found!r}, expected {expected!r}"

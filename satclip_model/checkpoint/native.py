@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from satclip_model.checkpoint.archive import read_archive, write_whole
-from satclip_model.checkpoint.weights import build_with_weights, location_weights, require_weights
+from satclip_model.checkpoint.weights import build_with_weights, content_to_save, location_weights, require_weights
 from satclip_model.config import SatCLIPConfig, told
 from satclip_model.errors import CheckpointError
 from satclip_model.location_encoder import LocationEncoder
@@ -45,15 +45,7 @@ def checkpoint_content(path: Path, model: SatCLIP, record: Mapping[str, Any]) ->
         TypeError: ``record`` holds something other than JSON values.
         ValueError: ``record`` holds NaN or infinity.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    require_weights(path, state)
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "config": json.dumps(model.config.model_dump(mode="json"), sort_keys=True),
-        "record": json.dumps(record, sort_keys=True, allow_nan=False),
-        "state_dict": state,
-    }
+    return content_to_save(path, model, model.config, record, FORMAT, FORMAT_VERSION)
 
 
 def read_checkpoint(path: Path) -> tuple[SatCLIP, dict[str, Any]]:

@@ -1,10 +1,12 @@
 """Weights of a checkpoint: checked, and put into the module they are of."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from satclip_model.errors import CheckpointError
@@ -26,6 +28,27 @@ def require_weights(path: Path, state: Mapping[Any, Any]) -> None:
         _require_plain(path, name, tensor)
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{path}: weight {name} is not finite; the training that made it diverged")
+
+
+def content_to_save(
+    path: Path, model: nn.Module, config: BaseModel, record: Mapping[str, Any], name: str, version: int
+) -> dict[str, Any]:
+    """What ``torch.save`` is to write of a model: its format, its settings and record as JSON, and its weights.
+
+    Raises:
+        CheckpointError: A weight is not finite; ``path`` is named.
+        TypeError: ``record`` holds something other than JSON values.
+        ValueError: ``record`` holds NaN or infinity.
+    """
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    require_weights(path, state)
+    return {
+        "format": name,
+        "format_version": version,
+        "config": json.dumps(config.model_dump(mode="json"), sort_keys=True),
+        "record": json.dumps(record, sort_keys=True, allow_nan=False),
+        "state_dict": state,
+    }
 
 
 def location_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

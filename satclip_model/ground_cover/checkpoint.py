@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 
 from satclip_model.checkpoint.archive import read_archive, write_whole
-from satclip_model.checkpoint.weights import build_with_weights, require_weights
+from satclip_model.checkpoint.weights import build_with_weights, content_to_save, require_weights
 from satclip_model.config import told
 from satclip_model.errors import CheckpointError
 from satclip_model.ground_cover.config import GroundCoverConfig
@@ -26,15 +26,7 @@ def ground_cover_content(path: Path, model: GroundCoverCLIP, record: Mapping[str
         CheckpointError: A weight is not finite; ``path`` is named.
         ValueError: ``record`` holds NaN or infinity.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    require_weights(path, state)
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "config": json.dumps(model.config.model_dump(mode="json"), sort_keys=True),
-        "record": json.dumps(record, sort_keys=True, allow_nan=False),
-        "state_dict": state,
-    }
+    return content_to_save(path, model, model.config, record, FORMAT, FORMAT_VERSION)
 
 
 def write_ground_cover(path: Path, model: GroundCoverCLIP, record: Mapping[str, Any]) -> None:

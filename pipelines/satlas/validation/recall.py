@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import TableError
-from pipelines.satlas.geometry import WGS84, chord, frame_of, unit_vectors
+from pipelines.evaluation.sphere import unit_vectors
+from pipelines.satlas.geometry import WGS84, chord, frame_of
 from pipelines.satlas.merging import pairs_within
 from pipelines.satlas.tracking import pair_nearest
 
