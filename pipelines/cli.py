@@ -77,6 +77,7 @@ def _add_sandbox(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     settings.add_argument("--num-places", type=int, default=None, help="serve the tiles around this many places")
     settings.add_argument("--places-seed", type=int, default=0, help="seed of those places")
     settings.add_argument("--all-land", action="store_true", help="serve all land tiles")
+    settings.add_argument("--objects", action="store_true", help="plant turbines, solar farms, platforms and forests")
     settings.add_argument("--catalog", default=None, help="serve this folder (collection.json, items.ndjson) instead")
     settings.add_argument("--port", type=int, default=0, help="0 takes a free one")
     settings.add_argument("--no-token", action="store_true", help="serve files without a token")
@@ -87,6 +88,10 @@ def _add_sandbox(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     up.set_defaults(run=_sandbox_up)
     down = sandbox.add_parser("down", help="stop the servers that `up` started")
     down.set_defaults(run=_sandbox_down)
+    objects = sandbox.add_parser("objects", help="write what is planted, as GeoJSON per task")
+    objects.add_argument("folder", type=Path, help="takes TASK.geojson")
+    objects.add_argument("--seed", type=int, default=0, help="seed of the planet")
+    objects.set_defaults(run=_sandbox_objects)
     for each in (up, down):
         each.add_argument(
             "--state", type=Path, default=Path(".satclip_sandbox"), help="folder that remembers the servers"
@@ -120,6 +125,17 @@ def _sandbox_down(options: argparse.Namespace) -> int:
     return 0
 
 
+def _sandbox_objects(options: argparse.Namespace) -> int:
+    from pipelines.atomic import replacing
+    from pipelines.sandbox.planted.objects import TASK_CATEGORIES, planted_truth
+
+    for task in TASK_CATEGORIES:
+        with replacing(options.folder / f"{task}.geojson") as partial:
+            partial.write_text(planted_truth(options.seed, task).to_json(drop_id=True))
+        print(options.folder / f"{task}.geojson")
+    return 0
+
+
 def _sandbox_config(options: argparse.Namespace) -> "SandboxConfig":
     from pipelines.sandbox.config import SandboxConfig
 
@@ -127,6 +143,7 @@ def _sandbox_config(options: argparse.Namespace) -> "SandboxConfig":
         "seed": options.seed,
         "places_seed": options.places_seed,
         "all_land": options.all_land,
+        "objects": options.objects,
         "catalog": options.catalog,
         "port": options.port,
         "require_token": not options.no_token,

@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,8 +26,12 @@ from pipelines.sandbox.config import SandboxConfig
 from pipelines.sandbox.fields import Planet
 from pipelines.sandbox.given_catalog import copy_catalog
 from pipelines.sandbox.lifecycle import SandboxError, free_port, write_state
+from pipelines.sandbox.planted.acquisitions import planted_scenes, planted_tiles
+from pipelines.sandbox.planted.layer import PlantedLayer
 from pipelines.sandbox.rendering import Renderer
+from pipelines.sandbox.scenes import Scene, tile_scenes
 from pipelines.sandbox.server import SandboxServer
+from pipelines.sandbox.tiling import Tile
 from pipelines.sandbox.tokens import TokenIssuer
 
 logger = logging.getLogger(__name__)
@@ -75,7 +80,7 @@ def _wait_for_stac(server: subprocess.Popen[bytes], port: int) -> None:
 def serve(config: SandboxConfig, folder: Path) -> None:
     """Serves until SIGTERM or SIGINT; announces itself in ``folder`` once everything answers."""
     planet = Planet(config.seed)
-    renderer = Renderer(planet)
+    renderer = Renderer(planet, layers=[PlantedLayer(config.seed)] if config.objects else [])
     issuer = TokenIssuer(secrets.token_bytes(32), config.token_lifetime_s)
     server = SandboxServer(
         config.port,
@@ -100,9 +105,17 @@ def serve(config: SandboxConfig, folder: Path) -> None:
             lonlat: np.ndarray = draw_land_points(config.num_places, config.places_seed)
             tiles = catalog.tiles_of_places(lonlat)
         (items / "collection.json").write_text(json.dumps(catalog.collection()))
-        catalog.write_items(items / "items.json", tiles, renderer, config.max_acquisitions)
+        catalog.write_items(items / "items.json", _scenes(config, tiles), renderer)
         catalog.write_land_cover(items, tiles)
         _serve_items(server, items, folder)
+
+
+def _scenes(config: SandboxConfig, tiles: list[Tile]) -> Iterator[list[Scene]]:
+    """Scenes tile by tile; a tile with objects has them every few days instead."""
+    planted = planted_tiles() if config.objects else ()
+    names = {tile.tile_id for tile in planted}
+    yield from (tile_scenes(tile, config.seed, config.max_acquisitions) for tile in tiles if tile.tile_id not in names)
+    yield from (planted_scenes(tile, config.seed) for tile in planted)
 
 
 def _serve_items(server: SandboxServer, items: Path, folder: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipelines.sandbox import spectra
 from pipelines.sandbox.land_cover import MAP_YEARS, LandCoverMap, land_cover_collection, land_cover_item
 from pipelines.sandbox.rendering import Renderer
-from pipelines.sandbox.scenes import HALF_SWATH, MAX_ACQUISITIONS, Scene, solar_angles_deg, tile_scenes
+from pipelines.sandbox.scenes import HALF_SWATH, Scene, solar_angles_deg
 from pipelines.sandbox.tiling import TILE_SIZE_M, Tile, all_tiles, footprint, tiles_covering
 from pipelines.sandbox.utm import from_utm
 
@@ -196,14 +196,14 @@ def land_tiles(renderer: Renderer) -> Iterator[Tile]:
             yield tile
 
 
-def write_items(path: Path, tiles: Iterable[Tile], renderer: Renderer, max_acquisitions: int = MAX_ACQUISITIONS) -> int:
-    """Writes the items of the tiles as one FeatureCollection and returns their number."""
+def write_items(path: Path, scenes_of_tiles: Iterable[Iterable[Scene]], renderer: Renderer) -> int:
+    """Writes the items of scenes, tile by tile, as one FeatureCollection and returns their number."""
     start = last = time.monotonic()
     count = 0
     with path.open("w") as handle:
         handle.write('{"type":"FeatureCollection","features":[')
-        for tile in tiles:
-            for scene in tile_scenes(tile, renderer.planet.seed, max_acquisitions):
+        for scenes in scenes_of_tiles:
+            for scene in scenes:
                 handle.write("," if count else "")
                 handle.write(json.dumps(item(scene, renderer), separators=(",", ":")))
                 count += 1

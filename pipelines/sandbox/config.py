@@ -14,6 +14,7 @@ class SandboxConfig(BaseModel):
         max_acquisitions: Most acquisitions of one tile; a few of them are there twice, processed again.
         port: Port on loopback; 0 takes a free one.
         require_token: Answer 403 to a scene's address without a live token.
+        objects: Plant objects, and serve the tiles they stand in through 18 months (`pipelines.sandbox.planted`).
         catalog: Folder with collection.json, items.ndjson (addresses of files relative to the folder) and the files;
             served instead of the planet's own items.
         token_lifetime_s: Seconds a token lives; planetary-computer renews those with less than a minute left.
@@ -26,6 +27,7 @@ class SandboxConfig(BaseModel):
     places_seed: int = Field(default=0, ge=0)
     all_land: bool = False
     max_acquisitions: int = Field(default=8, ge=1, le=100)
+    objects: bool = False
     catalog: str | None = None
     port: int = Field(default=0, ge=0, le=65_535)
     require_token: bool = True

@@ -177,7 +177,7 @@ class Renderer:
             np.float32(min(1.0, 10.0 / resolution_m) ** 0.5),
             surface,
         )
-        self._apply_layers(scene, band, row, col, resolution_m, surface)
+        self.apply_layers(scene, band, row, col, resolution_m, surface)
         out = np.empty((BLOCK_SIZE, BLOCK_SIZE), dtype=np.uint16)
         cloud = np.float32(spectrum.cloud_reflectance)
         kernels.encode_plane(surface, sky, step, np.float32(HALF_SWATH), cloud, offset_dn, out)
@@ -197,7 +197,7 @@ class Renderer:
             spectra.COVER_GREEN_ARRAY,
             out,
         )
-        self._apply_layers(scene, "SCL", row, col, resolution_m, out)
+        self.apply_layers(scene, "SCL", row, col, resolution_m, out)
         return out
 
     def land_cover(self, tile: Tile, row: int, col: int, resolution_m: float) -> NDArray[np.uint8]:
@@ -242,7 +242,7 @@ class Renderer:
         )
         return sky
 
-    def _apply_layers(
+    def apply_layers(
         self,
         scene: Scene,
         band: str,
@@ -251,6 +251,7 @@ class Renderer:
         resolution_m: float,
         plane: NDArray[np.float32] | NDArray[np.uint8],
     ) -> None:
+        """Lets the layers change a block's ground, or its classes, in place; `render` does so before clouds."""
         if not self._layers:
             return
         extent = plane.shape[0] * resolution_m

@@ -183,11 +183,12 @@ def tile_scenes(tile: Tile, seed: int, max_acquisitions: int = MAX_ACQUISITIONS)
     scenes = []
     for index in kept:
         sensed, orbit = acquisitions[int(index)]
-        scenes.extend(_products(tile, sensed, orbit, rng))
+        scenes.extend(products(tile, sensed, orbit, rng))
     return scenes
 
 
-def _products(tile: Tile, sensed: datetime, orbit: int, rng: np.random.Generator) -> list[Scene]:
+def products(tile: Tile, sensed: datetime, orbit: int, rng: np.random.Generator) -> list[Scene]:
+    """The products of one acquisition: one, or two where it was processed again; the baseline follows from the date."""
     satellite = "S2A" if (sensed - FIRST_DAY).days // REPEAT_DAYS % 2 == 0 else "S2B"
     chance = float(rng.random())
     generated = sensed + timedelta(hours=int(rng.integers(4, 40)), seconds=int(rng.integers(3600)))
