@@ -1,5 +1,6 @@
 """Sentinel-2 images as Satlas models take them: nine channels of eight bits."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,8 @@ from pipelines.sentinel2 import BANDS
 
 TCI_BANDS: Final = ("B04", "B03", "B02")
 OTHER_BANDS: Final = ("B05", "B06", "B07", "B08", "B11", "B12")
+MODEL_BANDS: Final = (*TCI_BANDS, *OTHER_BANDS)
+"""Bands of the channels, in their order."""
 TCI_SATURATION_DN: Final = 3558.0
 """Digital number that the true-color image of level 1C shows as 255.
 
@@ -48,11 +51,25 @@ def satlas_channels(dn: NDArray[np.uint16], boa_add_offset: int) -> NDArray[np.u
         dn: Digital numbers; 0 has no value.
         boa_add_offset: Added to them, 0 or -1000.
     """
-    values = np.maximum(dn.astype(np.float32) + boa_add_offset, 0.0)
-    true_color = values[[BANDS.index(band) for band in TCI_BANDS]] * 255.0 / TCI_SATURATION_DN
-    others = values[[BANDS.index(band) for band in OTHER_BANDS]] / DN_PER_COUNT
-    channels = np.minimum(np.concatenate([true_color, others]), 255.0).astype(np.uint8)
+    channels, _ = band_channels(dict(zip(BANDS, dn, strict=True)), boa_add_offset)
     return np.asarray(np.where(is_valid(dn), channels, np.uint8(0)))
+
+
+def band_channels(
+    bands: Mapping[str, NDArray[np.uint16]], boa_add_offset: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The same of the nine bands alone, by name, each of shape (rows, columns), and where all of them have a value.
+
+    Args:
+        bands: Digital numbers as delivered, of `MODEL_BANDS` at least; 0 has no value.
+        boa_add_offset: Added to them, 0 or -1000.
+    """
+    stacked = np.stack([bands[band] for band in MODEL_BANDS])
+    values = np.maximum(stacked.astype(np.float32) + boa_add_offset, 0.0)
+    num_colors = len(TCI_BANDS)
+    scaled = np.concatenate([values[:num_colors] * 255.0 / TCI_SATURATION_DN, values[num_colors:] / DN_PER_COUNT])
+    valid = is_valid(stacked)
+    return np.where(valid, np.minimum(scaled, 255.0), 0.0).astype(np.uint8), valid
 
 
 def read_tile_image(path: Path, boa_add_offset: int) -> tuple[TileGrid, TileImage]:

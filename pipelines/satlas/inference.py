@@ -52,9 +52,9 @@ def predict_tile(
 ) -> TilePredictions:
     """Predictions of a model on the images of one tile.
 
-    Pixels of overlapping windows are means weighted by a raised cosine; boxes count where their middle is at least half
-    the overlap away from an edge of the window that is not the tile's, and then once within ``merge_distance_m``.
-    Where no image has a value, nothing is predicted.
+    Pixels of overlapping windows are means weighted by a raised cosine; boxes count where their middle is at least a
+    quarter of the overlap away from an edge of the window that is not the tile's, and then once within
+    ``merge_distance_m``. Where no image has a value, nothing is predicted.
 
     Args:
         model: In evaluation mode, on any device; one head.
@@ -73,12 +73,11 @@ def predict_tile(
     _require_fit(model, task, grid, images)
     images = list(images)[: model.config.num_images]
     head = model.config.heads[0]
-    found = run_windows(model, grid, images, config)
     objects, values = None, None
     if isinstance(head, DetectionConfig):
-        objects = _points(found, head, grid, config)
+        objects = _points(model, head, grid, images, config)
     else:
-        blended = blend_windows(found, grid, images)
+        blended = blend_windows(run_windows(model, grid, images, config), grid, images)
         if isinstance(head, SegmentationConfig):
             objects = _polygons(blended, head, grid, config)
         else:
@@ -213,14 +212,16 @@ def _observed(grid: TileGrid, images: Sequence[TileImage]) -> NDArray[np.uint8]:
     return counts
 
 
-def _points(
-    found: Iterator[tuple[Window, dict[str, NDArray[Any]]]],
-    head: DetectionConfig,
-    grid: TileGrid,
-    config: InferenceConfig,
-) -> "geopandas.GeoDataFrame":
+def predict_points(
+    model: SatlasModel, grid: TileGrid, images: Sequence[TileImage], config: InferenceConfig
+) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.float64]]:
+    """Points that a detection model finds in a tile, each once.
+
+    Returns:
+        Column and row in pixels from the tile's upper left corner, shape (n, 2); category, counted from 0; score.
+    """
     rows: list[NDArray[np.float64]] = [np.zeros((0, 4))]
-    for window, given in found:
+    for window, given in run_windows(model, grid, images, config):
         boxes = given["boxes"].astype(np.float64)
         column, row = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
         kept = _is_inner(row, window.row, window.size_px, grid.height_px, config)
@@ -229,19 +230,30 @@ def _points(
         placed = [column + window.column, row + window.row, given["labels"] - 1, given["scores"]]
         rows.append(np.column_stack(placed)[kept])
     column, row, category, score = np.concatenate(rows).T
-    x_m, y_m = grid.west_m + column * grid.resolution_m, grid.north_m - row * grid.resolution_m
-    kept_rows = _once(np.column_stack([x_m, y_m]), category, score, config.merge_distance_m)
-    names = [head.categories[int(each)] for each in category[kept_rows]]
+    places = np.column_stack([column, row])
+    chosen = _once(places * grid.resolution_m, category, score, config.merge_distance_m)
+    return places[chosen], category[chosen].astype(np.intp), score[chosen]
+
+
+def _points(
+    model: SatlasModel, head: DetectionConfig, grid: TileGrid, images: Sequence[TileImage], config: InferenceConfig
+) -> "geopandas.GeoDataFrame":
     from shapely import points
 
-    return _frame(points(x_m[kept_rows], y_m[kept_rows]), names, score[kept_rows], grid)
+    places, category, score = predict_points(model, grid, images, config)
+    x_m, y_m = grid.west_m + places[:, 0] * grid.resolution_m, grid.north_m - places[:, 1] * grid.resolution_m
+    return _frame(points(x_m, y_m), [head.categories[each] for each in category], score, grid)
 
 
 def _is_inner(
     middle: NDArray[np.float64], start: int, size_px: int, tile_px: int, config: InferenceConfig
 ) -> NDArray[np.bool_]:
-    """Whether positions within a window are nearer to its middle than to that of a neighbour, and within the tile."""
-    margin = config.overlap_px / 2
+    """Whether positions are a quarter of the overlap away from edges of a window that are not the tile's.
+
+    Both windows of an overlap see a strip of half its width, so that a box that one of them places a little aside is
+    not lost between them.
+    """
+    margin = config.overlap_px / 4
     low = 0.0 if start == 0 else margin
     high = size_px if start + size_px >= tile_px else size_px - margin
     return np.asarray((middle >= low) & (middle < high) & (middle + start < tile_px))

@@ -11,7 +11,7 @@ RGB_CHANNELS: Final = ("red", "green", "blue")
 MULTISPECTRAL_CHANNELS: Final = (*RGB_CHANNELS, "B05", "B06", "B07", "B08", "B11", "B12")
 """The true-color image, then bands as min(digital number / 32, 255), all divided by 255."""
 
-BackboneKind = Literal["swin_v2_t", "swin_v2_b", "resnet50", "resnet152"]
+BackboneKind = Literal["swin_v2_t", "swin_v2_b", "resnet18", "resnet34", "resnet50", "resnet152"]
 Categories = Annotated[tuple[str, ...], Field(min_length=1, max_length=4096)]
 
 
@@ -50,11 +50,17 @@ class DetectionConfig(_Settings):
         kind: Name of the head.
         categories: Names of the objects, without the background, whose label is 0.
         anchor_sizes_px: Side of the anchors on each map, from the finest to the coarsest.
+        num_proposals: Most boxes that are proposed per map, and judged per image.
+        num_sampled: Boxes per image that the judge learns from in a step.
+        box_dim: Width of the judge's hidden layers.
     """
 
     kind: Literal["detection"] = "detection"
     categories: Categories
     anchor_sizes_px: tuple[int, int, int, int] = (32, 64, 128, 256)
+    num_proposals: int = Field(default=2000, ge=1)
+    num_sampled: int = Field(default=512, ge=1)
+    box_dim: int = Field(default=1024, ge=8)
 
 
 class ClassificationConfig(_Settings):

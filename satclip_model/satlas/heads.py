@@ -28,8 +28,6 @@ from satclip_model.satlas.config import (
 
 LABEL_RANGE = 255.0
 """Labels of a regression are stored as 0 to 255, and learned as 0 to 1."""
-_PROPOSALS = 2000
-_BOX_DIM = 1024
 _ROI_SIZE = 7
 
 
@@ -143,14 +141,16 @@ class DetectionHead(nn.Module):
         anchors = AnchorGenerator(
             tuple((size,) for size in config.anchor_sizes_px), ((0.5, 1.0, 2.0),) * len(config.anchor_sizes_px)
         )
-        kept = {"training": _PROPOSALS, "testing": _PROPOSALS}
+        kept = {"training": config.num_proposals, "testing": config.num_proposals}
         self.rpn = RegionProposalNetwork(
             anchors, RPNHead(dim, anchors.num_anchors_per_location()[0]), 0.7, 0.3, 256, 0.5, kept, kept, 0.7
         )
         pooling = MultiScaleRoIAlign(names, output_size=_ROI_SIZE, sampling_ratio=2)
-        box_head = TwoMLPHead(dim * _ROI_SIZE**2, _BOX_DIM)
-        predictor = FastRCNNPredictor(_BOX_DIM, len(config.categories) + 1)
-        self.roi_heads = RoIHeads(pooling, box_head, predictor, 0.5, 0.5, 512, 0.25, None, 0.05, 0.5, 100)
+        box_head = TwoMLPHead(dim * _ROI_SIZE**2, config.box_dim)
+        predictor = FastRCNNPredictor(config.box_dim, len(config.categories) + 1)
+        self.roi_heads = RoIHeads(
+            pooling, box_head, predictor, 0.5, 0.5, config.num_sampled, 0.25, None, 0.05, 0.5, 100
+        )
 
     def forward(self, images: Tensor, maps: list[Tensor]) -> list[dict[str, Tensor]]:
         """Per sample ``boxes`` (n, 4) as left, top, right, bottom in pixels, ``labels`` from 1, ``scores``."""

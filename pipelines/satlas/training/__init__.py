@@ -1,0 +1,1 @@
+"""Training of Satlas models: examples, crops, the loop, and how good it is."""
