@@ -13,6 +13,7 @@ from assets.patches import patch_dataset, patches
 from assets.report import report
 from assets.resources import CatalogResource, DaskResource, TablesResource, WorkspaceResource
 from assets.sampling import sample_points, sampling_manifest, scene_candidates
+from assets.satlas import SATLAS_ASSETS, SATLAS_CHECKS
 from assets.satlas_products import SATLAS_PRODUCT_ASSETS, SATLAS_PRODUCT_CHECKS
 from assets.schedules import monthly_refresh, monthly_satlas
 from assets.training import satclip_checkpoint
@@ -30,6 +31,7 @@ ASSETS = [
     report,
     *GROUND_COVER_ASSETS,
     *GROUND_COVER_MODEL_ASSETS,
+    *SATLAS_ASSETS,
     *SATLAS_PRODUCT_ASSETS,
 ]
 
@@ -39,7 +41,13 @@ def defs() -> dg.Definitions:
     """The code location ``satclip``."""
     return dg.Definitions(
         assets=ASSETS,
-        asset_checks=[*CHECKS, *GROUND_COVER_CHECKS, *GROUND_COVER_MODEL_CHECKS, *SATLAS_PRODUCT_CHECKS],
+        asset_checks=[
+            *CHECKS,
+            *GROUND_COVER_CHECKS,
+            *GROUND_COVER_MODEL_CHECKS,
+            *SATLAS_CHECKS,
+            *SATLAS_PRODUCT_CHECKS,
+        ],
         jobs=JOBS,
         schedules=[monthly_refresh, monthly_satlas],
         resources={

@@ -18,7 +18,7 @@ DATASET = ["sample_points", "scene_candidates", "sampling_manifest", "patches", 
 MODEL = ["image_features", "satclip_checkpoint"]
 GROUND_COVER = ["ground_cover_labels", "ground_cover_checkpoint", "ground_cover_scores"]
 PRODUCTS = ["location_embeddings", "downstream_scores", "report"]
-SATLAS = ["satlas_products", "satlas_index", "satlas_validation"]
+SATLAS = ["satlas_windows", "satlas_predictions", "satlas_products", "satlas_index", "satlas_validation"]
 IN_THE_UI = "Here: Materialize all, all partitions."
 
 
@@ -50,7 +50,11 @@ JOBS = [
         GROUND_COVER,
         "Labels of the latest dataset's patches from a land-cover map, a model of images and classes, and its scores.",
     ),
-    _job("satlas_month", SATLAS, "A month of Satlas: products, and then the index and the validation of all."),
+    _job(
+        "satlas_month",
+        SATLAS,
+        "A month of Satlas: images, predictions, products, and then the index and the validation of all.",
+    ),
 ]
 BUILD_DATASET = JOBS[0]
 SATLAS_MONTH = JOBS[-1]

@@ -5,6 +5,7 @@ from pydantic import Field
 
 from assets.partitions import SATLAS_MONTHS
 from assets.resources import WorkspaceResource
+from assets.satlas import satlas_predictions
 
 GROUP = "satlas"
 TASKS = ["solar_farm", "wind_turbine", "marine_infrastructure", "tree_cover"]
@@ -44,7 +45,11 @@ class SatlasValidationConfig(dg.Config):
 
 
 @dg.asset(
-    group_name=GROUP, kinds={"geoparquet", "geojson", "geotiff"}, partitions_def=SATLAS_MONTHS, pool="satlas_products"
+    group_name=GROUP,
+    kinds={"geoparquet", "geojson", "geotiff"},
+    partitions_def=SATLAS_MONTHS,
+    deps=[satlas_predictions],
+    pool="satlas_products",
 )
 def satlas_products(
     context: dg.AssetExecutionContext, config: SatlasProductsConfig, workspace: WorkspaceResource

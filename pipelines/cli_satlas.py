@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.cli_dataset import add_root
+from pipelines.cli_satlas_models import add_model_actions
 from pipelines.cli_satlas_products import add_product_actions
 from pipelines.workspace import workspace_root
 
@@ -17,6 +18,7 @@ def add_satlas_commands(commands: "Commands") -> None:
     satlas = commands.add_parser("satlas", help="monthly products of turbines, solar farms, platforms and tree cover")
     actions = satlas.add_subparsers(required=True, metavar="ACTION")
     _add_predict_action(actions)
+    add_model_actions(actions)
     add_product_actions(actions)
 
 
@@ -28,7 +30,9 @@ def _add_predict_action(actions: "Commands") -> None:
     predict.add_argument(
         "--task", required=True, help="solar_farm, wind_turbine, marine_infrastructure (three channels) or tree_cover"
     )
-    predict.add_argument("--weights", type=Path, required=True, help="weights of the task's model, as published")
+    predict.add_argument(
+        "--weights", type=Path, required=True, help="published file or archive, or folder of a training"
+    )
     predict.add_argument("--month", required=True, metavar="YYYY-MM", help="month that is predicted")
     predict.add_argument("--tile", default=None, help="name of the tile; default that of the first image")
     predict.add_argument(
@@ -50,7 +54,7 @@ def _predict(options: argparse.Namespace) -> int:
     from pipelines.provenance import file_sha256
     from pipelines.satlas.inference_config import InferenceConfig
     from pipelines.satlas.months import validate_month
-    from pipelines.satlas.prediction_stage import open_satlas_model, predict_tiles
+    from pipelines.satlas.prediction_stage import find_satlas_weights, open_satlas_model, predict_tiles
     from pipelines.satlas.predictions import read_predictions
 
     try:
@@ -66,7 +70,7 @@ def _predict(options: argparse.Namespace) -> int:
         options.task,
         options.month,
         {tile: options.images},
-        weights_sha256=file_sha256(options.weights),
+        weights_sha256=file_sha256(find_satlas_weights(options.task, options.weights)[0]),
         boa_add_offset=options.offset,
         config=config,
     )

@@ -1,24 +1,50 @@
-"""Predictions of named images into a workspace, tile by tile; what is there is not computed again."""
+"""Predictions of images or windows into a workspace, tile by tile; what is there is not computed again."""
 
+import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
+from pydantic import ValidationError
 
 from pipelines.errors import ArtefactError, SatclipError
 from pipelines.progress import Progress
 from pipelines.provenance import content_hash, file_sha256
-from pipelines.satlas.images import RADIOMETRY, read_tile_images
+from pipelines.satlas.images import RADIOMETRY, TileImage, read_tile_images
 from pipelines.satlas.inference import predict_tile
 from pipelines.satlas.inference_config import InferenceConfig
-from pipelines.satlas.predictions import RECORD_FILE, prediction_folder, read_record, write_predictions
+from pipelines.satlas.predictions import (
+    RECORD_FILE,
+    TASK_KINDS,
+    TileGrid,
+    prediction_folder,
+    read_record,
+    write_predictions,
+)
+from pipelines.satlas.windows import list_windows, read_windows, read_windows_record, windows_sha256
 from satclip_model.errors import CheckpointError
 from satclip_model.satlas import EXPLORER_CONFIGS, SatlasModel, build_satlas, load_satlas_weights
+from satclip_model.satlas.config import SatlasConfig
 
 logger = logging.getLogger(__name__)
+
+WEIGHTS_NAME: Final = "weights.pth"
+CONFIG_NAME: Final = "config.json"
+_HEAD_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "polygons": ("binary_segmentation", "segmentation"),
+    "points": ("detection",),
+    "values": ("regression",),
+}
+_ARCHIVE_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "solar_farm": ("solar_farm",),
+    "wind_turbine": ("wind_turbine",),
+    "marine_infrastructure": ("marine_infrastructure", "marine_infra", "marine"),
+    "tree_cover": ("tree_cover",),
+}
+"""What folders and files of a task are called below ``models/`` of the published archive, the first that is there."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +62,93 @@ class PredictionRun:
     failures: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Content:
+    """The images of a tile."""
+
+    grid: TileGrid
+    images: list[TileImage]
+    periods: tuple[str, ...] = ()
+    missing_periods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a tile's images come from: what identifies them, without reading pixels, and how to read them."""
+
+    identity: Callable[[], dict[str, Any]]
+    read: Callable[[], _Content]
+
+
+def find_satlas_weights(task: str, path: Path) -> tuple[Path, SatlasConfig]:
+    """The weights that a path stands for, and the configuration that belongs to them.
+
+    Args:
+        task: A name of `TASK_KINDS`.
+        path: A file of published weights; a folder that a training left, with ``weights.pth`` and ``config.json``; or
+            the unpacked published archive, with ``base_models``, ``labels``, ``models`` and ``splits``.
+
+    Raises:
+        ArtefactError: There is no such task, the folder is neither, or its configuration is of another task.
+    """
+    if task not in EXPLORER_CONFIGS:
+        raise ArtefactError(f"task {task!r}: expected one of {', '.join(EXPLORER_CONFIGS)}")
+    if not path.is_dir():
+        return path, EXPLORER_CONFIGS[task]
+    if (path / WEIGHTS_NAME).is_file():
+        return path / WEIGHTS_NAME, _own_config(task, path / CONFIG_NAME)
+    if (path / "models").is_dir():
+        return _archived(task, path / "models"), EXPLORER_CONFIGS[task]
+    raise ArtefactError(
+        f"{path}: neither {WEIGHTS_NAME} and {CONFIG_NAME} of a training nor models/ of the published archive is in it"
+    )
+
+
+def _own_config(task: str, path: Path) -> SatlasConfig:
+    try:
+        config = SatlasConfig.model_validate(json.loads(path.read_text()))
+    except (OSError, json.JSONDecodeError, ValidationError) as error:
+        raise ArtefactError(f"{path}: no configuration of a Satlas model ({error}); train it again") from error
+    kinds = _HEAD_KINDS[TASK_KINDS[task]]
+    found = [head.kind for head in config.heads]
+    if len(found) != 1 or found[0] not in kinds:
+        raise ArtefactError(
+            f"{path}: heads are {', '.join(found)}, but {task} needs one of {' or '.join(kinds)}; name the task "
+            "that the model was trained for"
+        )
+    return config
+
+
+def _archived(task: str, models: Path) -> Path:
+    there = sorted(models.rglob("*.pth"))
+    for name in _ARCHIVE_NAMES[task]:
+        found = [path for path in there if name in path.relative_to(models).as_posix()]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ArtefactError(f"{models}: {len(found)} files for {task}: {_listed(models, found)}; name one of them")
+    raise ArtefactError(f"{models}: no weights of {task}; there are {_listed(models, there) or 'no .pth files'}")
+
+
+def _listed(folder: Path, paths: Sequence[Path]) -> str:
+    return ", ".join(path.relative_to(folder).as_posix() for path in paths[:20])
+
+
 def open_satlas_model(task: str, weights: Path, device: torch.device) -> SatlasModel:
-    """The model of a task over published weights, in evaluation mode.
+    """The model of a task over weights, in evaluation mode.
+
+    Args:
+        task: A name of `TASK_KINDS`.
+        weights: See `find_satlas_weights`.
+        device: Where it runs.
 
     Raises:
         ArtefactError: There is no such task, or the weights cannot be read or are of another task.
     """
-    if task not in EXPLORER_CONFIGS:
-        raise ArtefactError(f"task {task!r}: expected one of {', '.join(EXPLORER_CONFIGS)}")
-    model = build_satlas(EXPLORER_CONFIGS[task])
+    path, config = find_satlas_weights(task, weights)
+    model = build_satlas(config)
     try:
-        load_satlas_weights(model, weights)
+        load_satlas_weights(model, path)
     except CheckpointError as error:
         raise ArtefactError(str(error)) from error
     return model.to(device).eval()
@@ -63,7 +165,7 @@ def predict_tiles(
     boa_add_offset: int = 0,
     config: InferenceConfig | None = None,
 ) -> PredictionRun:
-    """Predicts tiles one after the other; one that fails is noted, the others go on.
+    """Predicts tiles of named images one after the other; one that fails is noted, the others go on.
 
     A prediction is written when it is known, and the same call takes it from there: a run that was killed loses one
     tile at most.
@@ -78,24 +180,72 @@ def predict_tiles(
         boa_add_offset: Added to digital numbers, 0 or -1000.
         config: Windows and thresholds.
     """
-    config = config or InferenceConfig()
+
+    def source(paths: Sequence[Path]) -> _Source:
+        def identity() -> dict[str, Any]:
+            hashes = content_hash([_content(path) for path in paths])
+            return {"images_sha256": hashes, "boa_add_offset": boa_add_offset}
+
+        return _Source(identity, lambda: _Content(*read_tile_images(list(paths), boa_add_offset)))
+
+    sources = {tile: source(paths) for tile, paths in tiles.items()}
+    return _predict(root, model, task, month, sources, weights_sha256, config or InferenceConfig())
+
+
+def predict_windows(
+    root: Path,
+    model: SatlasModel,
+    task: str,
+    month: str,
+    *,
+    weights_sha256: str,
+    config: InferenceConfig | None = None,
+) -> PredictionRun:
+    """Predicts every finished window of a month, as `predict_tiles` does; a tile without an image is nowhere observed.
+
+    Args:
+        root: The workspace.
+        model: Over the weights.
+        task: What it predicts.
+        month: ``YYYY-MM``.
+        weights_sha256: Of the model.
+        config: Windows and thresholds.
+    """
+
+    def source(folder: Path) -> _Source:
+        def read() -> _Content:
+            windows = read_windows(folder)
+            return _Content(windows.grid, windows.images, windows.periods, windows.missing_periods)
+
+        return _Source(lambda: {"windows_sha256": windows_sha256(read_windows_record(folder))}, read)
+
+    sources = {folder.name: source(folder) for folder in list_windows(root, month)}
+    return _predict(root, model, task, month, sources, weights_sha256, config or InferenceConfig())
+
+
+def _predict(
+    root: Path,
+    model: SatlasModel,
+    task: str,
+    month: str,
+    sources: Mapping[str, _Source],
+    weights_sha256: str,
+    config: InferenceConfig,
+) -> PredictionRun:
     run = PredictionRun()
-    progress = Progress(logger, f"{task} {month}", len(tiles), "tiles")
-    for tile, paths in tiles.items():
+    progress = Progress(logger, f"{task} {month}", len(sources), "tiles")
+    for tile, source in sources.items():
         try:
-            parents = {
-                "weights_sha256": weights_sha256,
-                "images_sha256": content_hash([_content(path) for path in paths]),
-                "boa_add_offset": boa_add_offset,
-            }
+            parents = {"weights_sha256": weights_sha256, **source.identity()}
             folder = prediction_folder(root, task, month, tile)
             if _is_there(folder, {**parents, "radiometry": RADIOMETRY, "config": config.model_dump(mode="json")}):
                 run.kept.append(folder)
             else:
-                grid, images = read_tile_images(list(paths), boa_add_offset)
-                found = predict_tile(model, task, month, tile, grid, images, config, parents)
-                run.made.append(write_predictions(root, found))
-        except (SatclipError, ValueError) as error:
+                content = source.read()
+                found = predict_tile(model, task, month, tile, content.grid, content.images, config, parents)
+                known = replace(found, periods=content.periods, missing_periods=content.missing_periods)
+                run.made.append(write_predictions(root, known))
+        except (SatclipError, ValueError, OSError) as error:
             logger.warning("tile %s: not predicted: %s", tile, error)
             run.failures[tile] = str(error)
         progress.advance()

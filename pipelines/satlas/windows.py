@@ -85,6 +85,17 @@ def list_windows(root: Path, month: str) -> list[Path]:
     return sorted(path.parent for path in found)
 
 
+def image_shares(root: Path) -> dict[str, float]:
+    """Share of the tiles with at least one image, by month that has windows, in order."""
+    shares = {}
+    for folder in sorted((root / "satlas" / "windows").glob("????-??")):
+        found = [read_windows_record(each) for each in list_windows(root, folder.name)]
+        if found:
+            seen = sum(any("file" in entry for entry in record["periods"]) for record in found)
+            shares[folder.name] = seen / len(found)
+    return shares
+
+
 def write_windows(
     root: Path, month: str, tile: str, grid: TileGrid, periods: Sequence[PeriodImages], parents: Mapping[str, Any]
 ) -> Path:

@@ -16,6 +16,7 @@ from pipelines.atomic import write_json
 from pipelines.errors import ArtefactError, ConfigurationError
 from pipelines.provenance import content_hash, file_sha256, git_commit, package_versions
 from pipelines.satlas.inference import autocast_for
+from pipelines.satlas.prediction_stage import CONFIG_NAME, WEIGHTS_NAME
 from pipelines.satlas.training.config import SatlasTrainingConfig
 from pipelines.satlas.training.crops import Batch, collate, random_crop
 from pipelines.satlas.training.curve_files import write_curves
@@ -29,8 +30,6 @@ from satclip_model.satlas import SatlasModel, build_satlas
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS_NAME: Final = "weights.pth"
-CONFIG_NAME: Final = "config.json"
 RECORD_NAME: Final = "record.json"
 STATE_NAME: Final = "training_state.ckpt"
 COLUMNS: Final = (

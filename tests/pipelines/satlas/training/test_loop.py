@@ -84,7 +84,7 @@ def test_a_training_leaves_weights_curves_and_a_record(kind: str, tmp_path: Path
 
 
 def test_it_learns_what_bright_is(tmp_path: Path) -> None:
-    config = _config("mask", num_examples=128, examples_per_epoch=64, batch_size=8)
+    config = _config("mask", num_examples=128, examples_per_epoch=64, batch_size=8, crop_px=64, learning_rate=3e-3)
     train_satlas(_examples("mask", 12), _examples("mask", 3, 1), config, tmp_path)
     losses = pd.read_csv(tmp_path / "training_log.csv")["train_loss"]
     assert losses.iloc[-1] < 0.4 * losses.iloc[0]
