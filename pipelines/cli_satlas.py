@@ -30,9 +30,7 @@ def _add_predict_action(actions: "Commands") -> None:
     predict.add_argument(
         "--task", required=True, help="solar_farm, wind_turbine, marine_infrastructure (three channels) or tree_cover"
     )
-    predict.add_argument(
-        "--weights", type=Path, required=True, help="published file or archive, or folder of a training"
-    )
+    predict.add_argument("--weights", type=Path, required=True, help="published file, or folder of a training")
     predict.add_argument("--month", required=True, metavar="YYYY-MM", help="month that is predicted")
     predict.add_argument("--tile", default=None, help="name of the tile; default that of the first image")
     predict.add_argument(
