@@ -9,8 +9,8 @@ products. Everything is written into FOLDER and taken from there the next time. 
 
 - F1 of solar farms by pixel and average precision of turbines, on the areas that no training saw, in three months;
 - time of both trainings;
-- how many of the objects that were built, and removed, are dated within a month; removed ones may be seen for as long as
-  the mosaics look back. Objects under the cloud that does not clear are counted on their own line;
+- how many of the objects that were built, and removed, are dated within a month; removed ones may be seen for as long
+  as the mosaics look back. Objects under the cloud that does not clear are counted on their own line;
 - objects of all months whose place had no image in that month;
 - objects that change when the grid of tiles is moved by half a window.
 
@@ -124,7 +124,7 @@ class WindowSubset:
 
     def __len__(self) -> int:
         """How many there are."""
-        return -(-len(self.source) // self.step)
+        return (len(self.source) + self.step - 1) // self.step
 
     def __getitem__(self, index: int) -> Any:  # noqa: ANN401
         """One of them."""
@@ -186,14 +186,13 @@ def dated(root: Path, task: str) -> pd.DataFrame:
     for number, each in truth.iterrows():
         near = np.linalg.norm(found_m - known_m[number], axis=1) <= MATCH_M[task]
         mine = found[near]
-        start = mine["first_month"].min() if len(mine) else None
-        end = mine["last_month"].max() if len(mine) else None
+        started, ended = mine[mine["start_known"]], mine[mine["end_known"]]
         rows.append(
             {
                 "clouded": each["clouded"], "first": each["first_month"], "last": each["last_month"],
                 "found": len(mine) > 0,
-                "start": start if len(mine) and bool(mine.loc[mine["first_month"] == start, "start_known"].any()) else None,
-                "end": end if len(mine) and bool(mine.loc[mine["last_month"] == end, "end_known"].any()) else None,
+                "start": started["first_month"].min() if len(started) else None,
+                "end": ended["last_month"].max() if len(ended) else None,
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -216,7 +215,8 @@ def dating(table: pd.DataFrame) -> pd.DataFrame:
                 {
                     "event": event, "clouded": clouded, "objects": len(chosen), "in time": int(in_time.sum()),
                     "share": float(in_time.mean()) if len(chosen) else float("nan"),
-                    "found": int(chosen["found"].sum()), "median months late": float(np.nanmedian(late)) if len(late) else 0,
+                    "found": int(chosen["found"].sum()),
+                    "median months late": float(np.nanmedian(late)) if np.isfinite(late).any() else float("nan"),
                 }
             )  # fmt: skip
     return pd.DataFrame(rows)
@@ -260,9 +260,7 @@ def measure_task(root: Path, task: str, months: list[str]) -> list[Figure]:
     table = dating(dated(unseen, task))
     print(table.to_string(index=False, float_format="{:.2f}".format), end="\n\n")
     total, wrong, hidden = without_image(unseen, task, months)
-    print(
-        f"{total} objects in {len(months)} months, {wrong} of them without an image there; {hidden} planted were hidden"
-    )
+    print(f"{total} objects in {len(months)} months, {wrong} of them without an image; {hidden} planted were hidden")
     month = [month_text(SHIFTED_MONTH)]
     for folder in (alone, shifted):
         predict_months(folder, task, run.folder, month)

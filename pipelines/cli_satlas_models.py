@@ -77,7 +77,8 @@ def _windows(options: argparse.Namespace) -> int:
     for month in options.month:
         run = build_windows(workspace_root(options.root), month, config, catalog)
         print(
-            f"{month}: {len(run.made)} tiles made, {len(run.kept)} there already, {len(run.without_image)} without image"
+            f"{month}: {len(run.made)} tiles made, {len(run.kept)} there already, "
+            f"{len(run.without_image)} without an image"
         )
         for tile, cause in run.failures.items():
             print(f"failed {tile}: {cause}")
