@@ -9,6 +9,9 @@ from pipelines.satlas.predictions import TASK_KINDS
 from pipelines.workspace import stac_url, workspace_root
 
 if TYPE_CHECKING:
+    from pipelines.satlas.training.config import SatlasTrainingConfig
+    from pipelines.satlas.training.examples import ExampleSource
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
@@ -45,6 +48,9 @@ def add_model_actions(actions: "Commands") -> None:
     train.add_argument(
         "--month", metavar="YYYY-MM", nargs="+", default=[], help="months whose windows are learned from"
     )
+    train.add_argument("--dataset", type=Path, default=None, help="published folder layout: labels/ and splits/")
+    train.add_argument("--task", default=None, help="folder below labels/ of --dataset")
+    train.add_argument("--skip-broken", action="store_true", help="leave broken examples of --dataset out, and say so")
     train.add_argument("--validation-share", type=float, default=0.25, help="share of the tiles kept for validation")
     train.add_argument("--weights", type=Path, default=None, help="weights of the same model to begin with")
     train.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, in YAML")
@@ -114,22 +120,16 @@ def _predictions(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from pipelines.errors import ArtefactError, ConfigurationError
+    from pipelines.errors import ArtefactError
     from pipelines.features.encoding import choose_device
     from pipelines.provenance import file_sha256
     from pipelines.satlas.training.loop import train_satlas
     from pipelines.satlas.training.named_configs import read_satlas_config
-    from pipelines.satlas.training.window_examples import open_window_examples
     from satclip_model.errors import CheckpointError
     from satclip_model.satlas import build_satlas, load_satlas_weights
 
     config = read_satlas_config(options.config, options.set)
-    if options.labels is None or not options.month:
-        raise ConfigurationError("satlas train: expected --labels FILE and --month YYYY-MM [YYYY-MM ...]")
-    training, validation, parents = open_window_examples(
-        workspace_root(options.root), options.month, options.labels, config.model.heads[0], options.validation_share,
-        config.seed,
-    )  # fmt: skip
+    training, validation, parents = _examples(options, config)
     model = None
     if options.weights is not None:
         model = build_satlas(config.model, config.seed)
@@ -143,3 +143,29 @@ def _train(options: argparse.Namespace) -> int:
     )
     print(f"best validation {run.metric:.3f} after epoch {run.record['best_epoch']}: {run.weights}")
     return 0
+
+
+def _examples(
+    options: argparse.Namespace, config: "SatlasTrainingConfig"
+) -> "tuple[ExampleSource, ExampleSource, dict[str, object]]":
+    """What to train and to validate on, and what it is made of: windows of the workspace, or a published folder."""
+    from pipelines.errors import ConfigurationError
+    from pipelines.satlas.training.dataset_spec import DatasetSpecFolder
+    from pipelines.satlas.training.window_examples import open_window_examples
+
+    head = config.model.heads[0]
+    if options.dataset is not None and options.task is not None and not options.month:
+        training, validation = (
+            DatasetSpecFolder(
+                options.dataset, options.task, split, head, config.model.num_channels, skip_broken=options.skip_broken
+            )
+            for split in ("train", "val")
+        )
+        return training, validation, {each.split: each.content_sha256 for each in (training, validation)}
+    if options.labels is None or not options.month or options.dataset is not None:
+        raise ConfigurationError(
+            "satlas train: expected --labels FILE and --month YYYY-MM [YYYY-MM ...], or --dataset FOLDER and --task"
+        )
+    return open_window_examples(
+        workspace_root(options.root), options.month, options.labels, head, options.validation_share, config.seed
+    )

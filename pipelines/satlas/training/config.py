@@ -16,15 +16,17 @@ class SatlasTrainingConfig(BaseModel):
         num_examples: Crops that the model sees in all.
         examples_per_epoch: Crops between two validations.
         batch_size: Crops per step.
-        crop_px: Side of a crop, a multiple of 32.
+        crop_px: Least side of a crop, a multiple of 32.
+        max_crop_px: Greatest side; each step has one of the multiples of 32 between. None: always the least.
         centered_share: Chance that a crop is laid around an object.
         min_present: Share of a crop that an image must cover to be used.
         learning_rate: Of Adam, after the warm-up.
         warmup_examples: Crops through which the learning rate rises from zero.
+        warmup_delay_examples: Crops before, through which it is as it is; the published recipe warms up what it thaws.
         freeze_examples: Crops through which backbone and pyramid stay as they are; 0 from scratch.
-        schedule: ``plateau`` halves the rate where the metric stops rising; ``cosine`` lets it fall to zero.
+        schedule: ``plateau`` lowers the rate where the training loss stops falling; ``cosine`` lets it fall to zero.
         plateau_factor: Multiplies the rate.
-        plateau_patience: Epochs without a better metric that are let pass.
+        plateau_patience: Epochs without a lower loss that are let pass.
         plateau_cooldown: Epochs after a change in which nothing is counted.
         min_learning_rate: The rate does not fall below on a plateau.
         max_gradient_norm: Longer gradients are cut to this.
@@ -41,13 +43,15 @@ class SatlasTrainingConfig(BaseModel):
 
     model: SatlasConfig
     num_examples: int = Field(default=2_000_000, ge=1)
-    examples_per_epoch: int = Field(default=16_384, ge=1)
+    examples_per_epoch: int = Field(default=32_768, ge=1)
     batch_size: int = Field(default=16, ge=1)
     crop_px: int = Field(default=416, ge=32, multiple_of=32)
+    max_crop_px: int | None = Field(default=None, ge=32, multiple_of=32)
     centered_share: float = Field(default=0.0, ge=0, le=1)
     min_present: float = Field(default=0.25, gt=0, le=1)
     learning_rate: float = Field(default=1e-4, gt=0)
     warmup_examples: int = Field(default=65_536, ge=0)
+    warmup_delay_examples: int = Field(default=0, ge=0)
     freeze_examples: int = Field(default=65_536, ge=0)
     schedule: Literal["plateau", "cosine"] = "plateau"
     plateau_factor: float = Field(default=0.5, gt=0, lt=1)
@@ -66,6 +70,8 @@ class SatlasTrainingConfig(BaseModel):
         if len(self.model.heads) != 1 or self.model.heads[0].kind in ("classification", "multilabel_classification"):
             kinds = ", ".join(head.kind for head in self.model.heads)
             raise ValueError(f"model.heads are {kinds}; expected one head of segmentation, regression or detection")
+        if self.max_crop_px is not None and self.max_crop_px < self.crop_px:
+            raise ValueError(f"max_crop_px is {self.max_crop_px}; expected at least crop_px, {self.crop_px}")
         return self
 
     @property

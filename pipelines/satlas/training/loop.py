@@ -35,6 +35,7 @@ STATE_NAME: Final = "training_state.ckpt"
 COLUMNS: Final = (
     "epoch", "step", "train_loss", "val_metric", "learning_rate", "samples_per_s", "elapsed_s", "left_s",
 )  # fmt: skip
+CROP_MULTIPLE_PX: Final = 32
 _MAX_DRAWS: Final = 200
 
 
@@ -144,7 +145,7 @@ class _Trainer:
         self.config, self.folder, self.record = config, folder, record
         self.device = next(model.parameters()).device
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-        self.plateau = _Plateau(config, lower_is_better=METRICS[config.model.heads[0].kind] == "error")
+        self.plateau = _Plateau(config)
         self.state = _State()
         self.scores: Scores | None = None
 
@@ -203,10 +204,12 @@ class _Trainer:
     def _batch(self, number: int) -> Batch:
         config = self.config
         rng = np.random.default_rng([config.seed, 31, number])
+        most = (config.max_crop_px or config.crop_px) // CROP_MULTIPLE_PX
+        size_px = CROP_MULTIPLE_PX * int(rng.integers(config.crop_px // CROP_MULTIPLE_PX, most + 1))
         samples: list[Example] = []
         for _ in range(_MAX_DRAWS):
             example = self.training[int(rng.integers(len(self.training)))]
-            crop = random_crop(example, config.crop_px, config.centered_share, config.min_present, rng)
+            crop = random_crop(example, size_px, config.centered_share, config.min_present, rng)
             if crop is not None:
                 samples.append(crop)
             if len(samples) == config.batch_size:
@@ -225,35 +228,48 @@ class _Trainer:
             part.requires_grad_(not is_frozen)
             if is_frozen:
                 part.eval()
-        warm = min(1.0, (num_seen + config.batch_size) / config.warmup_examples) if config.warmup_examples else 1.0
+        warm = self._warmth(num_seen + config.batch_size)
         rate = self.plateau.learning_rate
         if config.schedule == "cosine":
             rate = config.learning_rate * 0.5 * (1 + math.cos(math.pi * num_seen / config.num_examples))
         for group in self.optimizer.param_groups:
             group["lr"] = rate * warm
 
+    def _warmth(self, num_seen: int) -> float:
+        """What the learning rate is multiplied by."""
+        config = self.config
+        if num_seen <= config.warmup_delay_examples or not config.warmup_examples:
+            return 1.0
+        return min(1.0, (num_seen - config.warmup_delay_examples) / config.warmup_examples)
+
     def _end_epoch(self, clock: Clock, history: History) -> None:
         config, state = self.config, self.state
         steps = (state.step - 1) % config.steps_per_epoch + 1
         self.model.eval()
         scores = score_examples(self.model, self.validation, config.validation, config.match_distance_m)
-        metric = scores.metric
+        metric, loss = scores.metric, state.epoch_loss / steps
         history.add({
             "epoch": -(-state.step // config.steps_per_epoch),
             "step": state.step,
-            "train_loss": state.epoch_loss / steps,
+            "train_loss": loss,
             "val_metric": metric,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             **clock.read(state.step),
         })  # fmt: skip
         state.epoch_loss = 0.0
         state.rows = history.rows
-        self.plateau.step(metric)
-        if not math.isnan(metric) and self.plateau.is_better(metric, state.best_metric):
+        if state.step * config.batch_size > config.warmup_delay_examples + config.warmup_examples:
+            self.plateau.step(loss)
+        if self._is_better(metric):
             state.best_metric, state.best_epoch = metric, int(history.rows[-1]["epoch"])
             weights = self.model.state_dict()
             write_whole(self.folder / WEIGHTS_NAME, lambda handle: torch.save(weights, handle))
             write_curves(self.folder, scores.curves)
+
+    def _is_better(self, metric: float) -> bool:
+        best = self.state.best_metric
+        sign = -1.0 if METRICS[self.config.model.heads[0].kind] == "error" else 1.0
+        return not math.isnan(metric) and (best is None or sign * metric > sign * best)
 
     def _finish(self, seconds: float) -> None:
         state = self.state
@@ -308,14 +324,12 @@ class _Trainer:
 
 
 class _Plateau:
-    """A learning rate that falls where the metric stops rising: PyTorch's schedule on a rate of its own."""
+    """A learning rate that falls where the loss stops falling: PyTorch's schedule on a rate of its own."""
 
-    def __init__(self, config: SatlasTrainingConfig, *, lower_is_better: bool) -> None:
-        self._sign = -1.0 if lower_is_better else 1.0
+    def __init__(self, config: SatlasTrainingConfig) -> None:
         self._optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=config.learning_rate)
         self._schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self._optimizer,
-            mode="max",
             factor=config.plateau_factor,
             patience=config.plateau_patience,
             cooldown=config.plateau_cooldown,
@@ -327,13 +341,9 @@ class _Plateau:
         """The rate without warm-up."""
         return float(self._optimizer.param_groups[0]["lr"])
 
-    def is_better(self, metric: float, before: float | None) -> bool:
-        """Whether a metric beats another."""
-        return before is None or self._sign * metric > self._sign * before
-
-    def step(self, metric: float) -> None:
-        """Takes the metric of an epoch; one that is not known counts as no better."""
-        self._schedule.step(-math.inf if math.isnan(metric) else self._sign * metric)
+    def step(self, loss: float) -> None:
+        """Takes the mean loss of an epoch."""
+        self._schedule.step(loss)
 
     def state_dict(self) -> dict[str, Any]:
         """What a later process needs; plain numbers."""
