@@ -23,6 +23,13 @@ SHAPEFILE_NAMES: Final = MappingProxyType(
 )
 """Names of columns that are longer than a shapefile's 10 characters and have a natural shorter one."""
 ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
+WGS84_WKT: Final = (
+    'GEOGCRS["WGS 84",DATUM["World Geodetic System 1984",ELLIPSOID["WGS 84",6378137,298.257223563,'
+    'LENGTHUNIT["metre",1]]],PRIMEM["Greenwich",0,ANGLEUNIT["degree",0.0174532925199433]],CS[ellipsoidal,2],'
+    'AXIS["geodetic latitude (Lat)",north,ORDER[1],ANGLEUNIT["degree",0.0174532925199433]],'
+    'AXIS["geodetic longitude (Lon)",east,ORDER[2],ANGLEUNIT["degree",0.0174532925199433]],ID["EPSG",4326]]'
+)
+"""EPSG:4326 in full: what its code stands for depends on which library's database a process opened first."""
 DBF_DATE: Final = "1980-01-01"
 """Fixed, so that bytes depend on content only; the index says when a file was made."""
 
@@ -120,7 +127,10 @@ def _rounded(mapping: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_parquet(path: Path, _name: str, objects: "geopandas.GeoDataFrame") -> None:
-    objects.to_parquet(path, index=False, write_covering_bbox=True, compression="zstd")
+    from pyproj import CRS
+
+    placed = objects.set_crs(CRS.from_wkt(WGS84_WKT), allow_override=True)
+    placed.to_parquet(path, index=False, write_covering_bbox=True, compression="zstd")
 
 
 def _write_kml(path: Path, name: str, objects: "geopandas.GeoDataFrame") -> None:
