@@ -68,7 +68,9 @@ NUM_PERIODS: Final = 4
 TILE_PX: Final = 512
 MINIMUM_F1, MINIMUM_AP, MINIMUM_DATED, MAXIMUM_MINUTES, MAXIMUM_CHANGED = 0.8, 0.7, 0.8, 20.0, 0.01
 MATCH_M: Final = {"solar_farm": 150.0, "wind_turbine": 100.0}
-INFERENCE: Final = InferenceConfig(window_px=256, overlap_px=64, batch_size=1)
+INFERENCE: Final = InferenceConfig(window_px=512, overlap_px=64, batch_size=1)
+IN_WINDOWS: Final = InferenceConfig(window_px=256, overlap_px=64, batch_size=1)
+"""Nine windows per tile, for the seams."""
 SEED: Final = 0
 
 
@@ -140,12 +142,14 @@ def unseen_score(root: Path, task: str, run: SatlasRun) -> float:
     return score_examples(model, WindowExamples(folders, known, head), INFERENCE, MATCH_M[task]).metric
 
 
-def predict_months(root: Path, task: str, weights: Path, months: list[str]) -> None:
+def predict_months(
+    root: Path, task: str, weights: Path, months: list[str], inference: InferenceConfig = INFERENCE
+) -> None:
     """Predictions and products of months, in order."""
     model = open_satlas_model(task, weights, torch.device("cpu"))
     sha256 = file_sha256(find_satlas_weights(task, weights)[0])
     for month in months:
-        run = predict_windows(root, model, task, month, weights_sha256=sha256, config=INFERENCE)
+        run = predict_windows(root, model, task, month, weights_sha256=sha256, config=inference)
         if run.failures:
             raise SystemExit(f"{month}: {run.failures}")
         build_products(root, task, month, ProductConfig())
@@ -263,7 +267,7 @@ def measure_task(root: Path, task: str, months: list[str]) -> list[Figure]:
     print(f"{total} objects in {len(months)} months, {wrong} of them without an image; {hidden} planted were hidden")
     month = [month_text(SHIFTED_MONTH)]
     for folder in (alone, shifted):
-        predict_months(folder, task, run.folder, month)
+        predict_months(folder, task, run.folder, month, IN_WINDOWS)
     number, changed = changed_by_shift(alone, shifted, task)
     print(f"{changed} of {number} objects change when the grid is moved by half a window", end="\n\n")
     least = MINIMUM_F1 if task == "solar_farm" else MINIMUM_AP
@@ -296,7 +300,7 @@ def main() -> int:
     make_windows(root / "training", TRAINING_AREAS, [month_text(number) for number in TRAINING_MONTHS])
     make_windows(root / "unseen", UNSEEN_AREAS, months)
     make_windows(root / "alone", UNSEEN_AREAS, [month_text(SHIFTED_MONTH)])
-    make_windows(root / "shifted", UNSEEN_AREAS, [month_text(SHIFTED_MONTH)], INFERENCE.window_px // 2)
+    make_windows(root / "shifted", UNSEEN_AREAS, [month_text(SHIFTED_MONTH)], IN_WINDOWS.window_px // 2)
     figures = [figure for task in options.task or TASKS for figure in measure_task(root, task, months)]
     for figure in figures:
         print(json.dumps(figure.__dict__))

@@ -38,13 +38,8 @@ _HEAD_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "points": ("detection",),
     "values": ("regression",),
 }
-_ARCHIVE_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "solar_farm": ("solar_farm",),
-    "wind_turbine": ("wind_turbine",),
-    "marine_infrastructure": ("marine_infrastructure", "marine_infra", "marine"),
-    "tree_cover": ("tree_cover",),
-}
-"""What folders and files of a task are called below ``models/`` of the published archive, the first that is there."""
+ARCHIVE_WEIGHTS_NAME: Final = "best.pth"
+"""Below ``models/TASK/`` of the published archive. Source: allenai/satlas, README.md and configs (SavePath)."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +115,16 @@ def _own_config(task: str, path: Path) -> SatlasConfig:
 
 
 def _archived(task: str, models: Path) -> Path:
+    """``models/TASK/best.pth``, as the archive has it, or the only other file there."""
+    best = models / task / ARCHIVE_WEIGHTS_NAME
+    if best.is_file():
+        return best
     there = sorted(models.rglob("*.pth"))
-    for name in _ARCHIVE_NAMES[task]:
-        found = [path for path in there if name in path.relative_to(models).as_posix()]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise ArtefactError(f"{models}: {len(found)} files for {task}: {_listed(models, found)}; name one of them")
+    own = [path for path in there if path.parent.name == task]
+    if len(own) == 1:
+        return own[0]
+    if own:
+        raise ArtefactError(f"{models}: {len(own)} files for {task}: {_listed(models, own)}; name one of them")
     raise ArtefactError(f"{models}: no weights of {task}; there are {_listed(models, there) or 'no .pth files'}")
 
 
