@@ -1,6 +1,7 @@
 """Objects planted on the sandbox's planet: where they are drawn, when, and that no pixel alone gives them away."""
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 import numpy as np
 import pytest
@@ -45,9 +46,13 @@ def _position(tile, lon_deg, lat_deg):
     return (x - tile.x_ul_m) / 10, (tile.signed_y_ul_m - y) / 10
 
 
+@cache
+def _scenes(tile):
+    return planted_scenes(tile, 0)
+
+
 def _scene(tile, day):
-    scenes = planted_scenes(tile, 0)
-    return min(scenes, key=lambda scene: abs(scene.sensed - day))
+    return min(_scenes(tile), key=lambda scene: abs(scene.sensed - day))
 
 
 def _surface(renderer, scene, band, column, row):
@@ -184,10 +189,10 @@ def test_tree_cover_is_the_density_within_forests_that_stand():
 
 
 def test_tiles_with_objects_have_scenes_in_every_month():
-    ids = [scene.item_id for tile in planted_tiles() for scene in planted_scenes(tile, 0)]
+    ids = [scene.item_id for tile in planted_tiles() for scene in _scenes(tile)]
     assert len(ids) == len(set(ids))
     for tile in planted_tiles():
-        months = [f"{scene.sensed:%Y-%m}" for scene in planted_scenes(tile, 0)]
+        months = [f"{scene.sensed:%Y-%m}" for scene in _scenes(tile)]
         assert all(2 <= months.count(month_text(number)) <= 12 for number in range(1, NUM_MONTHS + 1))
 
 

@@ -78,7 +78,7 @@ def test_a_model_of_another_task_is_refused(config: SatlasConfig, task: str, mes
 def test_weights_that_are_not_of_the_configuration_are_refused(tmp_path: Path) -> None:
     other = SMALL.model_copy(update={"heads": (DetectionConfig(categories=("wind_turbine",), box_dim=8),)})
     folder = _training(tmp_path / "model", SMALL, other)
-    with pytest.raises(ArtefactError, match="detection of 1 categories, but the configuration asks for .* maps of 1"):
+    with pytest.raises(ArtefactError, match=r"detection of 1 categories, but the configuration asks for .* maps of 1"):
         open_satlas_model("solar_farm", folder, CPU)
     (folder / "config.json").write_text("{}")
     with pytest.raises(ArtefactError, match="no configuration of a Satlas model"):
