@@ -24,6 +24,8 @@ ROW_PITCH_M: Final = 40.0
 TURBINE_HEIGHT_M: Final = 160.0
 TURBINE_SHADOW_WIDTH_M: Final = 18.0
 LONGEST_SHADOW_M: Final = 320.0
+ROTOR_SHADOW_RADIUS_M: Final = 36.0
+"""Of the disc at the end of a turbine's shadow; a pylon casts none that shows."""
 _FINEST_SAMPLE_M: Final = 2.5
 _MAX_SAMPLES: Final = 8
 _BANDS: Final = {name: position for position, name in enumerate(BANDS)}
@@ -127,7 +129,11 @@ def paints(planted: PlantedObject, grid: PixelGrid, solar_zenith_deg: float, sol
     """What an object leaves on a grid in the light of a day, in the order of painting."""
     has_shadow = planted.kind in ("wind_turbine", "offshore_turbine")
     shadow_m = min(TURBINE_HEIGHT_M * np.tan(np.radians(min(solar_zenith_deg, 85.0))), LONGEST_SHADOW_M)
-    reach = planted.radius_m + (shadow_m if has_shadow else 0.0) + (200.0 if planted.kind == "vessel" else 0.0)
+    reach = (
+        planted.radius_m
+        + (shadow_m + ROTOR_SHADOW_RADIUS_M if has_shadow else 0.0)
+        + (200.0 if planted.kind == "vessel" else 0.0)
+    )
     samples = _samples(planted, float(reach), grid)
     if samples is None:
         return []
@@ -152,6 +158,7 @@ def paints(planted: PlantedObject, grid: PixelGrid, solar_zenith_deg: float, sol
             away = -samples.east_m * np.sin(azimuth) - samples.north_m * np.cos(azimuth)
             aside = samples.east_m * np.cos(azimuth) - samples.north_m * np.sin(azimuth)
             shadow = (away >= 0) & (away <= shadow_m) & (np.abs(aside) <= TURBINE_SHADOW_WIDTH_M / 2)
+            shadow |= np.hypot(away - shadow_m, aside) <= ROTOR_SHADOW_RADIUS_M
             layers.insert(0, (shadow, None))
     return [
         Paint(samples.rows, samples.columns, samples.share(inside), spectrum)

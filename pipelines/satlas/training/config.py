@@ -18,7 +18,7 @@ class SatlasTrainingConfig(BaseModel):
         batch_size: Crops per step.
         crop_px: Least side of a crop, a multiple of 32.
         max_crop_px: Greatest side; each step has one of the multiples of 32 between. None: always the least.
-        centered_share: Chance that a crop is laid around an object.
+        centered_share: Chance that a crop is laid around an object, of examples that hold one.
         min_present: Share of a crop that an image must cover to be used.
         learning_rate: Of Adam, after the warm-up.
         warmup_examples: Crops through which the learning rate rises from zero.

@@ -31,23 +31,23 @@ class Batch:
 
 
 def random_crop(
-    example: Example, size_px: int, centered_share: float, min_present: float, rng: np.random.Generator
+    example: Example, size_px: int, is_centered: bool, min_present: float, rng: np.random.Generator
 ) -> Example | None:
-    """A square of an example, with a chance around an object, turned and mirrored at random.
+    """A square of an example, anywhere or around an object, turned and mirrored at random.
 
     Images that cover less than ``min_present`` of it are left out; None where after some tries no image is left.
 
     Args:
         example: At least as large as the square, or it is filled up with nothing below and to the right.
         size_px: Side of the square.
-        centered_share: Chance that it holds a chosen object.
+        is_centered: Whether it holds a chosen object, if there is one.
         min_present: Share of the square that an image must cover.
         rng: What decides.
     """
     rows, columns = example.shape
-    objects = objects_of(example.target)
+    objects = objects_of(example.target) if is_centered else np.zeros((0, 2))
     for _ in range(_TRIES):
-        if len(objects) and rng.random() < centered_share:
+        if len(objects):
             middle = objects[rng.integers(len(objects))] + rng.uniform(-0.4, 0.4, 2) * size_px
             corner = np.round(middle - size_px / 2).astype(int)
         else:

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from pipelines.satlas.prediction_stage import CONFIG_NAME, WEIGHTS_NAME
 from pipelines.satlas.training.config import SatlasTrainingConfig
 from pipelines.satlas.training.crops import Batch, collate, random_crop
 from pipelines.satlas.training.curve_files import write_curves
-from pipelines.satlas.training.examples import Example, ExampleSource
+from pipelines.satlas.training.examples import Example, ExampleSource, objects_of
 from pipelines.satlas.training.scoring import METRICS, Scores, score_examples
 from pipelines.training.history import Clock, History, Row
 from pipelines.training.interruption import Interruption, deferred_interruption
@@ -178,6 +179,11 @@ class _Trainer:
             self._end_epoch(clock, history)
         self._finish(clock.elapsed_s)
 
+    @cached_property
+    def with_objects(self) -> list[int]:
+        """Numbers of the training examples that hold an object; all of them are read once."""
+        return [number for number in range(len(self.training)) if len(objects_of(self.training[number].target))]
+
     def _is_out_of_time(self, clock: Clock) -> bool:
         return self.config.time_limit_s is not None and clock.elapsed_s >= self.config.time_limit_s
 
@@ -208,8 +214,10 @@ class _Trainer:
         size_px = CROP_MULTIPLE_PX * int(rng.integers(config.crop_px // CROP_MULTIPLE_PX, most + 1))
         samples: list[Example] = []
         for _ in range(_MAX_DRAWS):
-            example = self.training[int(rng.integers(len(self.training)))]
-            crop = random_crop(example, size_px, config.centered_share, config.min_present, rng)
+            is_centered = bool(rng.random() < config.centered_share) and len(self.with_objects) > 0
+            drawn = self.with_objects if is_centered else range(len(self.training))
+            example = self.training[drawn[int(rng.integers(len(drawn)))]]
+            crop = random_crop(example, size_px, is_centered, config.min_present, rng)
             if crop is not None:
                 samples.append(crop)
             if len(samples) == config.batch_size:

@@ -61,9 +61,9 @@ def test_turning_moves_images_and_targets_alike(kind: str, quarters: int, mirror
 @given(
     st.sampled_from(["mask", "value", "box"]), st.sampled_from([16, 32, 64]), st.floats(0, 1), st.integers(0, 10_000)
 )
-def test_random_crops_are_of_their_size_and_consistent(kind: str, size: int, share: float, seed: int) -> None:
+def test_random_crops_are_of_their_size_and_consistent(kind: str, size: int, centered: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    crop = random_crop(_marked(kind, rng), size, share, 0.25, rng)
+    crop = random_crop(_marked(kind, rng), size, centered, 0.25, rng)
     assert crop is not None
     assert crop.shape == (size, size)
     assert len(crop.images) == 2
@@ -73,7 +73,7 @@ def test_random_crops_are_of_their_size_and_consistent(kind: str, size: int, sha
 def test_centered_crops_hold_an_object() -> None:
     rng = np.random.default_rng(0)
     example = _marked("box", rng, number=1)
-    crops = [random_crop(example, 16, 1.0, 0.25, rng) for _ in range(20)]
+    crops = [random_crop(example, 16, True, 0.25, rng) for _ in range(20)]
     assert all(crop is not None and crop.images[0].channels.any() for crop in crops)
 
 
@@ -82,11 +82,11 @@ def test_an_image_that_shows_too_little_is_left_out_and_without_any_there_is_no_
     gone = np.zeros((SIZE, SIZE), dtype=np.bool_)
     half = Example("half", [TileImage(example.images[0].channels, gone), example.images[1]], example.target)
     rng = np.random.default_rng(1)
-    crop = random_crop(half, 32, 0.0, 0.25, rng)
+    crop = random_crop(half, 32, False, 0.25, rng)
     assert crop is not None
     assert len(crop.images) == 1
     dark = Example("dark", [TileImage(example.images[0].channels, gone)], example.target)
-    assert random_crop(dark, 32, 0.0, 0.25, rng) is None
+    assert random_crop(dark, 32, False, 0.25, rng) is None
 
 
 def test_beyond_an_example_no_pixel_counts() -> None:
