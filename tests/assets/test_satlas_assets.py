@@ -18,7 +18,10 @@ from tests.loopback.coordinate_scene import collection
 from tests.loopback.stub_stac import StubStac
 from tests.pipelines.satlas.test_windows import SCENE
 
-pytestmark = pytest.mark.network
+pytestmark = [
+    pytest.mark.network,
+    pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning"),
+]
 MONTH = "2022-06"
 FAR = replace(SCENE, x_ul_m=600000, mgrs_tile="32TPT", background_class=9)
 
