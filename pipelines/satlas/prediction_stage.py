@@ -133,7 +133,7 @@ def _listed(folder: Path, paths: Sequence[Path]) -> str:
 
 
 def open_satlas_model(task: str, weights: Path, device: torch.device) -> SatlasModel:
-    """The model of a task over weights, in evaluation mode.
+    """The model of a task over weights, ready for inference.
 
     Args:
         task: A name of `TASK_KINDS`.
@@ -149,7 +149,7 @@ def open_satlas_model(task: str, weights: Path, device: torch.device) -> SatlasM
         load_satlas_weights(model, path)
     except CheckpointError as error:
         raise ArtefactError(str(error)) from error
-    return model.to(device).eval()
+    return model.to(device).for_inference()
 
 
 def predict_tiles(

@@ -1,7 +1,7 @@
 """Backbone, pyramid and heads in one module."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from satclip_model.satlas.backbone import STRIDES, build_backbone
 from satclip_model.satlas.config import SatlasConfig
-from satclip_model.satlas.heads import build_head
+from satclip_model.satlas.heads import DetectionHead, build_head
 from satclip_model.satlas.pyramid import Pyramid, Upsampling
 
 _MULTIPLE: Final = STRIDES[-1]
@@ -33,6 +33,12 @@ class SatlasModel(nn.Module):
         )
         self.heads = nn.ModuleList(build_head(each, config.pyramid_dim) for each in config.heads)
 
+    def for_inference(self) -> Self:
+        """This model in evaluation mode, the weights of its convolutions in the layout that is fastest."""
+        self.intermediates.to(memory_format=torch.channels_last)
+        self.heads.to(memory_format=torch.channels_last)
+        return self.eval()
+
     def encode(
         self,
         images: Float[Tensor, "batch image channel height width"],
@@ -49,11 +55,20 @@ class SatlasModel(nn.Module):
             ValueError: Another number of channels or more images than the configuration says, another size, or a
                 sample without an image.
         """
+        maps = self._pyramid(images, present)
+        return list(self.intermediates[1](maps))
+
+    def _pyramid(self, images: Tensor, present: Tensor | None) -> list[Tensor]:
         self._require(images, present)
         maps = self.backbone(images, present) if self.config.temporal else self.backbone(images[:, 0])
-        for module in self.intermediates:
-            maps = module(maps)
-        return list(maps)
+        return list(self.intermediates[0](maps))
+
+    def _maps(self, images: Tensor, present: Tensor | None) -> list[Tensor]:
+        """As `encode`; where only detections are made, the finest map stands for the one at full resolution."""
+        if all(isinstance(head, DetectionHead) for head in self.heads):
+            maps = self._pyramid(images, present)
+            return [maps[0], *maps]
+        return self.encode(images, present)
 
     def forward(
         self,
@@ -61,7 +76,7 @@ class SatlasModel(nn.Module):
         present: Bool[Tensor, "batch image"] | None = None,
     ) -> list[Any]:
         """Predictions of each head; see `encode` for the arguments and `satlas.heads` for what each gives."""
-        maps = self.encode(images, present)
+        maps = self._maps(images, present)
         return [head(images[:, 0], maps) for head in self.heads]
 
     def losses(
@@ -71,7 +86,7 @@ class SatlasModel(nn.Module):
         present: Bool[Tensor, "batch image"] | None = None,
     ) -> list[Tensor]:
         """The loss of each head, given its targets."""
-        maps = self.encode(images, present)
+        maps = self._maps(images, present)
         return [
             head.loss(images[:, 0], maps, target)  # type: ignore[operator]
             for head, target in zip(self.heads, targets, strict=True)
