@@ -157,7 +157,13 @@ def _examples(
     if options.dataset is not None and options.task is not None and not options.month:
         training, validation = (
             DatasetSpecFolder(
-                options.dataset, options.task, split, head, config.model.num_channels, skip_broken=options.skip_broken
+                options.dataset,
+                options.task,
+                split,
+                head,
+                config.model.num_channels,
+                config.model.num_images,
+                options.skip_broken,
             )
             for split in ("train", "val")
         )

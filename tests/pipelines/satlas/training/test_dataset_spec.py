@@ -1,6 +1,7 @@
 """The folder layout of published training data: read, written, and its faults told."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image
 
 from pipelines.errors import ArtefactError, ConfigurationError
 from pipelines.satlas.images import TileImage
-from pipelines.satlas.training.dataset_spec import DatasetSpecFolder, write_dataset_spec
+from pipelines.satlas.training.dataset_spec import DatasetSpecFolder
+from pipelines.satlas.training.dataset_spec_writer import write_dataset_spec
 from pipelines.satlas.training.examples import BoxTarget, Example, MaskTarget, Target, ValueTarget
 from pipelines.satlas.training.named_configs import FOLDER, read_satlas_config, satlas_config_names
 from satclip_model.satlas import EXPLORER_CONFIGS
@@ -33,16 +35,15 @@ def _example(kind: str, rng: np.random.Generator, num_channels: int = 9) -> Exam
         present = rng.random((SIZE, SIZE)) < 0.8
         channels = rng.integers(1, 256, (num_channels, SIZE, SIZE), dtype=np.uint8)
         images.append(TileImage(np.where(present, channels, 0).astype(np.uint8), present))
-    everywhere = np.ones((SIZE, SIZE), dtype=np.bool_)
     classes = rng.integers(0, 3, (SIZE, SIZE))
     corners = rng.integers(0, SIZE - 4, (3, 2)).astype(np.float32)
     valid = rng.random((SIZE, SIZE)) < 0.5
     target: Target = {
-        "bits": MaskTarget(rng.integers(0, 2, (3, SIZE, SIZE), dtype=np.uint8), everywhere),
-        "classes": MaskTarget(np.stack([classes == each for each in range(3)]).astype(np.uint8), everywhere),
+        "bits": MaskTarget(rng.integers(0, 2, (3, SIZE, SIZE), dtype=np.uint8), valid),
+        "classes": MaskTarget(np.stack([classes == each for each in range(3)]).astype(np.uint8), valid),
         "values": ValueTarget(np.where(valid, rng.integers(1, 256, (SIZE, SIZE)), 0).astype(np.float32), valid),
         "boxes": BoxTarget(
-            np.hstack([corners, corners + 4]), rng.integers(1, 3, 3).astype(np.int64), np.zeros(3, np.bool_)
+            np.hstack([corners, corners + 4]), rng.integers(1, 3, 3).astype(np.int64), rng.random(3) < 0.5
         ),
     }[kind]
     return Example("example", images, target)
@@ -107,6 +108,14 @@ def _break(folder: Path, what: str) -> None:
             Image.fromarray(np.ones((8, 8, 3), dtype=np.uint8)).save(image / "tci.png")
         case "labels":
             (folder / "gt.png").unlink()
+        case "depth":
+            Image.fromarray(np.full((SIZE, SIZE), 300, dtype=np.uint16)).save(image / "b08.png")
+        case "chunk":
+            content = bytearray((folder / "gt.png").read_bytes())
+            content[content.index(b"IDAT") : content.index(b"IDAT") + 4] = b"\xd3!M\x7f"
+            (folder / "gt.png").write_bytes(content)
+        case "valid":
+            Image.fromarray(np.ones((8, 8), dtype=np.uint8)).save(folder / "valid.png")
         case "value":
             Image.fromarray(np.full((SIZE, SIZE), 8, dtype=np.uint8)).save(folder / "gt.png")
 
@@ -119,6 +128,9 @@ def _break(folder: Path, what: str) -> None:
         ("damaged", r"tci\.png: not readable as PNG"),
         ("size", r"tci\.png: \(8, 8\) pixels, expected \(16, 16\)"),
         ("labels", r"gt\.png: missing"),
+        ("depth", r"b08\.png: values of type uint16, expected 8 bits"),
+        ("chunk", r"gt\.png: not readable as PNG"),
+        ("valid", r"valid\.png: shape \(8, 8\), expected \(16, 16\)"),
         ("value", "value 8, expected bits of 3 categories"),
     ],
 )
@@ -141,7 +153,9 @@ def test_a_broken_example_is_named_and_others_go_on_when_asked(tmp_path: Path, w
     ],
 )
 def test_boxes_that_cannot_be_are_told(tmp_path: Path, rows: object, message: str) -> None:
-    (_one(tmp_path, "boxes") / "gt.json").write_text(json.dumps(rows))
+    folder = _one(tmp_path, "boxes")
+    (folder / "difficult.json").unlink(missing_ok=True)
+    (folder / "gt.json").write_text(json.dumps(rows))
     with pytest.raises(ArtefactError, match=message):
         DatasetSpecFolder(tmp_path, "task", "train", HEADS["boxes"])[0]
 
@@ -150,13 +164,54 @@ def test_splits_that_name_nothing_are_told(tmp_path: Path) -> None:
     _one(tmp_path)
     split = tmp_path / "splits" / "task_train.json"
     for content, message in (
-        ("[]", "expected a list"),
+        ("[]", "holds an empty list; expected a list"),
         ("{", "no split that can be read"),
+        ("[[0, 0], 6]", "entry 1 is 6; expected a list"),
         ("[[9, 9]]", "none of its 1"),
     ):
         split.write_text(content)
         with pytest.raises(ArtefactError, match=message):
             DatasetSpecFolder(tmp_path, "task", "train", HEADS["bits"])
+
+
+def test_what_a_split_names_without_labels_and_missing_dates_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = _one(tmp_path)
+    (tmp_path / "splits" / "task_train.json").write_text(json.dumps(["0_0", "1_0", "77_0"]))
+    shutil.rmtree(sorted((folder / "images").iterdir())[0])
+    read = DatasetSpecFolder(tmp_path, "task", "train", HEADS["bits"], num_images=2)
+    assert (len(read), read.unlabeled, read.short) == (2, ["77_0"], {"0_0": 1})
+    assert "1 of its examples have no labels, among them 77_0" in caplog.text
+    assert "fewer than 2 images, among them 0_0 (1)" in caplog.text
+
+
+def test_an_export_overwrites_no_other_split(tmp_path: Path) -> None:
+    folder = _one(tmp_path)
+    before = (folder / "gt.png").read_bytes()
+    example = _example("bits", np.random.default_rng(9))
+    with pytest.raises(ArtefactError, match="already there, of this or another split"):
+        write_dataset_spec(tmp_path, "task", "val", [example], HEADS["bits"])
+    assert (folder / "gt.png").read_bytes() == before
+    with pytest.raises(ValueError, match="1 different names for 2 examples"):
+        write_dataset_spec(tmp_path, "task", "val", [example] * 2, HEADS["bits"], names=["9_0", "9_0"])
+    write_dataset_spec(tmp_path, "task", "val", [example], HEADS["bits"], names=["9_0"])
+    assert [len(DatasetSpecFolder(tmp_path, "task", split, HEADS["bits"])) for split in ("train", "val")] == [2, 1]
+
+
+@pytest.mark.parametrize("numbers", [[3], [-1], ["a"], 1])
+def test_numbers_of_difficult_boxes_that_cannot_be_are_told(tmp_path: Path, numbers: object) -> None:
+    (_one(tmp_path, "boxes") / "difficult.json").write_text(json.dumps(numbers))
+    with pytest.raises(ArtefactError, match=r"expected a list of numbers of boxes, 0 to 2"):
+        DatasetSpecFolder(tmp_path, "task", "train", HEADS["boxes"])[0]
+
+
+def test_a_band_may_be_a_jpeg(tmp_path: Path) -> None:
+    image = sorted((_one(tmp_path) / "images").iterdir())[0]
+    (image / "b11.png").unlink()
+    Image.fromarray(np.full((SIZE, SIZE), 77, dtype=np.uint8)).save(image / "b11.jpg")
+    read = DatasetSpecFolder(tmp_path, "task", "train", HEADS["bits"])[0]
+    assert np.all(read.images[0].channels[7] == 77)
 
 
 @pytest.mark.parametrize("task", sorted(EXPLORER_CONFIGS))
