@@ -18,8 +18,8 @@ from satclip_model.satlas.config import DetectionConfig, HeadConfig, Segmentatio
 if TYPE_CHECKING:
     import geopandas
 
-BOX_SIZE_PX: Final = 16
-"""Side of the boxes that points are learned as."""
+BOX_SIZE_PX: Final = 40
+"""Side of the boxes that points are learned as: wide enough for the shadow. Source: allenai/satlas, DatasetSpec.md."""
 _COLUMNS: Final = ("category", "first_month", "last_month")
 
 
