@@ -21,6 +21,7 @@ JSON line per target; with --check the exit code is 1 unless every target holds.
 import argparse
 import json
 import logging
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,10 +181,10 @@ def flat_m(lonlat_deg: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([np.radians(lonlat_deg[:, 0]) * 6_371_000.0 * np.cos(np.radians(lonlat_deg[:, 1])), north])
 
 
-def dated(root: Path, task: str) -> pd.DataFrame:
+def dated(root: Path, task: str, areas: tuple[str, ...]) -> pd.DataFrame:
     """Every planted object with an event: when it was built and removed, and when the history says so."""
     truth = planted_truth(SEED, task)
-    truth = truth[in_areas(truth, UNSEEN_AREAS)].reset_index(drop=True)
+    truth = truth[in_areas(truth, areas)].reset_index(drop=True)
     found = read_product(root, task, HISTORY)
     known_m, found_m = flat_m(places_of(truth)), flat_m(places_of(found))
     rows = []
@@ -226,11 +227,11 @@ def dating(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def without_image(root: Path, task: str, months: list[str]) -> tuple[int, int, int]:
+def without_image(root: Path, task: str, months: list[str], areas: tuple[str, ...]) -> tuple[int, int, int]:
     """Objects of all months, those whose place had no image, and objects planted where a month had none."""
     total = wrong = hidden = 0
     truth = planted_truth(SEED, task)
-    truth = truth[in_areas(truth, UNSEEN_AREAS, 600.0)]
+    truth = truth[in_areas(truth, areas, 600.0)]
     for month in months:
         tiles = [(TileGrid(**read_record(folder)["grid"]), folder) for folder in list_predictions(root, task, month)]
         observed = ObservedMonth(tiles)
@@ -241,18 +242,18 @@ def without_image(root: Path, task: str, months: list[str]) -> tuple[int, int, i
     return total, wrong, hidden
 
 
-def changed_by_shift(root: Path, shifted: Path, task: str) -> tuple[int, int]:
+def changed_by_shift(root: Path, shifted: Path, task: str, areas: tuple[str, ...]) -> tuple[int, int]:
     """Objects of one month on either grid, and those that the other lacks; off the areas' edges."""
     month = month_text(SHIFTED_MONTH)
     places = []
     for folder in (root, shifted):
         frame = read_product(folder, task, month)
-        places.append(flat_m(places_of(frame[in_areas(frame, UNSEEN_AREAS, 300.0)])))
+        places.append(flat_m(places_of(frame[in_areas(frame, areas, 300.0)])))
     right, _ = match_points(places[1], np.ones(len(places[1])), places[0], MATCH_M[task])
     return max(len(each) for each in places), len(places[0]) + len(places[1]) - 2 * int(right.sum())
 
 
-def measure_task(root: Path, task: str, months: list[str]) -> list[Figure]:
+def measure_task(root: Path, task: str, months: list[str], areas: tuple[str, ...]) -> list[Figure]:
     """Trains, predicts and scores one task."""
     run = train(root / "training", task)
     minutes = run.record["seconds"] / 60
@@ -261,14 +262,14 @@ def measure_task(root: Path, task: str, months: list[str]) -> list[Figure]:
     name = "F1 by pixel" if task == "solar_farm" else "average precision"
     print(f"{task}: trained in {minutes:.1f} minutes, {name} {score:.3f} on unseen areas")
     predict_months(unseen, task, run.folder, months)
-    table = dating(dated(unseen, task))
+    table = dating(dated(unseen, task, areas))
     print(table.to_string(index=False, float_format="{:.2f}".format), end="\n\n")
-    total, wrong, hidden = without_image(unseen, task, months)
+    total, wrong, hidden = without_image(unseen, task, months, areas)
     print(f"{total} objects in {len(months)} months, {wrong} of them without an image; {hidden} planted were hidden")
     month = [month_text(SHIFTED_MONTH)]
     for folder in (alone, shifted):
         predict_months(folder, task, run.folder, month, IN_WINDOWS)
-    number, changed = changed_by_shift(alone, shifted, task)
+    number, changed = changed_by_shift(alone, shifted, task, areas)
     print(f"{changed} of {number} objects change when the grid is moved by half a window", end="\n\n")
     least = MINIMUM_F1 if task == "solar_farm" else MINIMUM_AP
     figures = [
@@ -291,6 +292,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="takes windows, models, predictions and products")
     parser.add_argument("--task", choices=TASKS, action="append", help="default: both")
+    parser.add_argument("--unseen", choices=UNSEEN_AREAS, action="append", help="areas; default: both")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch")
     parser.add_argument("--check", action="store_true", help="exit with 1 unless every target holds")
     options = parser.parse_args()
@@ -298,10 +300,13 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     root, months = options.folder, [month_text(number) for number in range(1, NUM_MONTHS + 1)]
     make_windows(root / "training", TRAINING_AREAS, [month_text(number) for number in TRAINING_MONTHS])
-    make_windows(root / "unseen", UNSEEN_AREAS, months)
-    make_windows(root / "alone", UNSEEN_AREAS, [month_text(SHIFTED_MONTH)])
-    make_windows(root / "shifted", UNSEEN_AREAS, [month_text(SHIFTED_MONTH)], IN_WINDOWS.window_px // 2)
-    figures = [figure for task in options.task or TASKS for figure in measure_task(root, task, months)]
+    areas = tuple(options.unseen or UNSEEN_AREAS)
+    make_windows(root / "unseen", areas, months)
+    one = month_text(SHIFTED_MONTH)
+    windows = Path("satlas") / "windows" / one
+    shutil.copytree(root / "unseen" / windows, root / "alone" / windows, dirs_exist_ok=True)
+    make_windows(root / "shifted", areas, [one], IN_WINDOWS.window_px // 2)
+    figures = [figure for task in options.task or TASKS for figure in measure_task(root, task, months, areas)]
     for figure in figures:
         print(json.dumps(figure.__dict__))
     return 0 if not options.check or all(figure.holds for figure in figures) else 1
