@@ -51,7 +51,7 @@ class SatlasPredictionsConfig(dg.Config):
     )
     window_px: int = Field(default=512, ge=32, le=4096, description="Side of a window, a multiple of 32.")
     overlap_px: int = Field(default=128, ge=0, description="Shared by neighbouring windows, an even number.")
-    batch_size: int = Field(default=4, ge=1, description="Windows at a time.")
+    batch_size: int | None = Field(default=None, ge=1, description="Windows at a time; default: by device.")
     min_score: float = Field(default=0.1, ge=0, le=1, description="Points below are left out.")
     threshold: float = Field(default=0.5, gt=0, lt=1, description="Pixels above belong to a polygon.")
     min_area_px: int = Field(default=8, ge=1, description="Smaller polygons are left out.")

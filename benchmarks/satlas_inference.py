@@ -71,8 +71,9 @@ def bare_backbone(model: SatlasModel, images: list[TileImage], grid: TileGrid, c
     """The backbone on windows that are on the device already."""
     device = next(model.parameters()).device
     windows = tile_windows(grid.height_px, grid.width_px, config)
-    for start in range(0, len(windows), config.batch_size):
-        batch = windows[start : start + config.batch_size]
+    batch_size = config.batch_size_on(device.type)
+    for start in range(0, len(windows), batch_size):
+        batch = windows[start : start + batch_size]
         ready = torch.stack([cut_window(images, window, model.config.num_channels) for window in batch]).to(device)
         with autocast_for(device, config):
             model.backbone(ready.float() / 255.0, torch.ones(ready.shape[:2], dtype=torch.bool, device=device))
@@ -93,7 +94,7 @@ def main() -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--tile-px", type=int, default=640)
     parser.add_argument("--window-px", type=int, default=256)
-    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=None, help="default: one on a CPU, eight on a GPU")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)

@@ -38,7 +38,7 @@ def _add_predict_action(actions: "Commands") -> None:
     )
     predict.add_argument("--window", type=int, default=512, help="side of a window in pixels, a multiple of 32")
     predict.add_argument("--overlap", type=int, default=128, help="pixels that neighbouring windows share")
-    predict.add_argument("--batch-size", type=int, default=4, help="windows at a time")
+    predict.add_argument("--batch-size", type=int, default=None, help="windows at a time; default: by device")
     predict.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="where the model runs")
     add_root(predict)
     predict.set_defaults(run=_predict)

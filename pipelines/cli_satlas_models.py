@@ -36,7 +36,7 @@ def add_model_actions(actions: "Commands") -> None:
     predictions.add_argument("--weights", type=Path, required=True, help="file, folder of a training, or archive")
     predictions.add_argument("--window", type=int, default=512, help="side of a window in pixels, a multiple of 32")
     predictions.add_argument("--overlap", type=int, default=128, help="pixels that neighbouring windows share")
-    predictions.add_argument("--batch-size", type=int, default=1, help="windows at a time")
+    predictions.add_argument("--batch-size", type=int, default=None, help="windows at a time; default: by device")
     predictions.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="where the model runs")
     predictions.set_defaults(run=_predictions)
     train = actions.add_parser("train", help="train a model on windows of the workspace, or on a published dataset")

@@ -122,8 +122,9 @@ def run_windows(
         for window in tile_windows(grid.height_px, grid.width_px, config)
         if (present := _present(images, window, config)).any()
     ]
-    for start in range(0, len(windows), config.batch_size):
-        batch = windows[start : start + config.batch_size]
+    batch_size = config.batch_size_on(device.type)
+    for start in range(0, len(windows), batch_size):
+        batch = windows[start : start + batch_size]
         stacked = torch.stack([cut_window(images, window, model.config.num_channels) for window, _ in batch])
         has_image = torch.from_numpy(np.stack([each for _, each in batch]))
         with torch.inference_mode(), autocast_for(device, config):
