@@ -5,7 +5,8 @@
 Four fifths of the tiles of five areas are learned from, in four months. The models of solar farms and turbines are
 trained from scratch with the configurations sandbox_solar_farm and sandbox_wind_turbine. The other tiles, of which a
 training takes nothing but the choice of its best epoch, are gone through month by month, 18 months: windows,
-predictions, products. An area of its own, of other colors, shows what the models are worth where nothing was learned. Everything is written into FOLDER and taken from there the next time. Figures:
+predictions, products. An area of its own, of other colors, shows what the models are worth where nothing was
+learned. Everything is written into FOLDER and taken from there the next time. Figures:
 
 - F1 of solar farms by pixel and average precision of turbines, on unseen tiles and in the unseen area, in three months;
 - time of both trainings;
