@@ -62,7 +62,7 @@ def test_boxes_stand_around_points_and_those_of_other_tiles_are_left_out() -> No
     points = [Point(500_105, 5_299_795), Point(500_635, 5_299_995), Point(500_700, 5_299_000)]
     head = DetectionConfig(categories=("pylon", "wind_turbine"))
     target = target_of(
-        _frame(points, [None] * 3, [None] * 3, "wind_turbine"), np.array([1, -1, 1], np.int8), GRID, head
+        _frame(points, [None] * 3, [None] * 3, "wind_turbine"), np.array([1, -1, 1], np.int8), GRID, head, 16
     )
     assert isinstance(target, BoxTarget)
     np.testing.assert_allclose(target.boxes, [[2.5, 12.5, 18.5, 28.5], [55.5, -7.5, 71.5, 8.5]], atol=1e-2)
