@@ -226,9 +226,9 @@ def dated(root: Path, task: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def months_late(said: str | None, true: str) -> float:
+def months_late(said: object, true: object) -> float:
     """Months from the true date to the one that the product says; NaN where it says none."""
-    return float("nan") if said is None else float(month_number(said) - month_number(true))
+    return float(month_number(said) - month_number(true)) if isinstance(said, str) and isinstance(true, str) else np.nan
 
 
 def dating(table: pd.DataFrame) -> pd.DataFrame:
