@@ -254,7 +254,7 @@ def without_image(root: Path, task: str, months: list[str]) -> tuple[int, int, i
     """Objects of all months, those whose place had no image, and objects planted where a month had none."""
     total = wrong = hidden = 0
     truth = planted_truth(SEED, task)
-    truth = truth[in_tiles(truth, 600.0)]
+    truth = truth[in_tiles(truth)]
     for month in months:
         tiles = [(TileGrid(**read_record(folder)["grid"]), folder) for folder in list_predictions(root, task, month)]
         observed = ObservedMonth(tiles)
