@@ -59,18 +59,27 @@ def _work(root: Path) -> None:
     build_index(root)
 
 
-def _content(root: Path) -> dict[str, str]:
-    """Hashes of every file of predictions and products, but for records and the index, which hold times."""
-    paths = [path for part in ("predictions", "products") for path in sorted((root / "satlas" / part).rglob("*"))]
-    return {
+def _content(root: Path) -> dict[str, object]:
+    """Hashes of every file of products, but for records and the index, which hold times; predictions by what they say.
+
+    How a UTM zone is described in a prediction's file depends on which library's database a process opened first.
+    """
+    found: dict[str, object] = {
         path.relative_to(root).as_posix(): file_sha256(path)
-        for path in paths
+        for path in sorted((root / "satlas" / "products").rglob("*"))
         if path.is_file() and path.suffix not in (".json", ".txt", ".lock", ".zip")
     }
+    for month in MONTHS:
+        for folder in list_predictions(root, TASK, month):
+            said = read_predictions(folder)
+            assert said.objects is not None
+            outlines = said.objects.geometry.to_wkb(hex=True).tolist()
+            found[f"{month}/{folder.name}"] = (outlines, said.objects["score"].tolist(), said.observed.tolist())
+    return found
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str], str]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object], str]:
     root = tmp_path_factory.mktemp("undisturbed")
     _write_windows(root)
     _work(root)
@@ -78,7 +87,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 
 
 def test_a_run_killed_at_random_leaves_the_same_products(
-    undisturbed: tuple[Path, dict[str, str], str], tmp_path: Path
+    undisturbed: tuple[Path, dict[str, object], str], tmp_path: Path
 ) -> None:
     _, expected, index = undisturbed
     assert len(expected) > 20
@@ -104,7 +113,7 @@ def test_a_run_killed_at_random_leaves_the_same_products(
     assert build_index(tmp_path).content_sha256 == index
 
 
-def test_a_second_run_changes_nothing(undisturbed: tuple[Path, dict[str, str], str]) -> None:
+def test_a_second_run_changes_nothing(undisturbed: tuple[Path, dict[str, object], str]) -> None:
     root, expected, index = undisturbed
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and path.suffix == ".parquet"}
     _work(root)
@@ -114,7 +123,7 @@ def test_a_second_run_changes_nothing(undisturbed: tuple[Path, dict[str, str], s
 
 
 def test_a_tile_without_images_is_observed_nowhere_and_has_no_object(
-    undisturbed: tuple[Path, dict[str, str], str],
+    undisturbed: tuple[Path, dict[str, object], str],
 ) -> None:
     root, _, _ = undisturbed
     folders = {folder.name: folder for folder in list_predictions(root, TASK, MONTHS[0])}
