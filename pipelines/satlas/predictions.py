@@ -5,7 +5,6 @@ polygons) or ``values.tif`` (a number per pixel), ``observed.tif``, and ``record
 without it is no prediction.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from pipelines.atomic import replacing, write_json
 from pipelines.errors import ArtefactError
 from pipelines.provenance import file_sha256, package_versions
+from pipelines.satlas.folder_records import read_folder_record
 from pipelines.satlas.months import validate_month
 
 if TYPE_CHECKING:
@@ -208,16 +208,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     Raises:
         ArtefactError: There is none, or it is of another format.
     """
-    path = folder / RECORD_FILE
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError) as error:
-        raise ArtefactError(f"{path}: no finished prediction ({error}); materialize satlas_predictions") from error
-    if record.get("format") != PREDICTION_FORMAT:
-        raise ArtefactError(
-            f"{path}: format {record.get('format')}, expected {PREDICTION_FORMAT}; predict the month again"
-        )
-    return record
+    return read_folder_record(folder / RECORD_FILE, PREDICTION_FORMAT, "prediction", "satlas_predictions")
 
 
 def read_predictions(folder: Path) -> TilePredictions:

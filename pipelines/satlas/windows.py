@@ -5,7 +5,6 @@ image, 0 the newest, nine channels and where they are present; and ``record.json
 no window.
 """
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from pipelines.atomic import replacing, write_json
 from pipelines.errors import ArtefactError
 from pipelines.provenance import content_hash, file_sha256, package_versions
+from pipelines.satlas.folder_records import read_folder_record
 from pipelines.satlas.images import RADIOMETRY, TileImage
 from pipelines.satlas.months import validate_month
 from pipelines.satlas.mosaics import ImagePeriod
@@ -139,14 +139,7 @@ def read_windows_record(folder: Path) -> dict[str, Any]:
     Raises:
         ArtefactError: There is none, or it is of another format.
     """
-    path = folder / RECORD_FILE
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError) as error:
-        raise ArtefactError(f"{path}: no finished window ({error}); materialize satlas_windows") from error
-    if record.get("format") != WINDOWS_FORMAT:
-        raise ArtefactError(f"{path}: format {record.get('format')}, expected {WINDOWS_FORMAT}; make the month again")
-    return record
+    return read_folder_record(folder / RECORD_FILE, WINDOWS_FORMAT, "window", "satlas_windows")
 
 
 def read_windows(folder: Path) -> Windows:
