@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from satclip_model.satlas.config import BackboneKind, SatlasConfig
+from satclip_model.satlas.swin_groups import fits_groups, run_stage
 
 STRIDES: Final = (4, 8, 16, 32)
 """Pixels of the image per pixel of each map, from the finest to the coarsest."""
@@ -20,6 +21,8 @@ class SwinBackbone(nn.Module):
 
     Attributes:
         map_dims: Channels of the four maps.
+        in_groups: Whether stages go through `swin_groups.run_stage` where they can: on a processor, in float32,
+            without gradients.
     """
 
     def __init__(self, kind: BackboneKind, num_channels: int) -> None:
@@ -28,15 +31,21 @@ class SwinBackbone(nn.Module):
         first = self.backbone.features[0][0]
         self.backbone.features[0][0] = nn.Conv2d(num_channels, first.out_channels, kernel_size=4, stride=4)
         self.map_dims = tuple(first.out_channels * 2**stage for stage in range(len(_STAGES)))
+        self.in_groups = False
 
     def forward(self, images: Float[Tensor, "batch channel height width"]) -> list[Tensor]:
         """Maps at 1/4, 1/8, 1/16 and 1/32 of the image, each (batch, dim, rows, columns)."""
         maps = []
         for index, layer in enumerate(self.backbone.features):
-            images = layer(images)
+            images = self._stage(layer, images) if index in _STAGES else layer(images)
             if index in _STAGES:
                 maps.append(images.permute(0, 3, 1, 2))
         return maps
+
+    def _stage(self, blocks: nn.Sequential, maps: Tensor) -> Tensor:
+        plain = maps.device.type == "cpu" and maps.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        in_groups = self.in_groups and plain and not self.training and not torch.is_grad_enabled()
+        return run_stage(blocks, maps) if in_groups and fits_groups(blocks, *maps.shape[1:3]) else blocks(maps)
 
 
 class ResNetBackbone(nn.Module):

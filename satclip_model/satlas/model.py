@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from satclip_model.satlas.backbone import STRIDES, build_backbone
+from satclip_model.satlas.backbone import STRIDES, SwinBackbone, build_backbone
 from satclip_model.satlas.config import SatlasConfig
 from satclip_model.satlas.heads import DetectionHead, build_head
 from satclip_model.satlas.pyramid import Pyramid, Upsampling
@@ -34,7 +34,10 @@ class SatlasModel(nn.Module):
         self.heads = nn.ModuleList(build_head(each, config.pyramid_dim) for each in config.heads)
 
     def for_inference(self) -> Self:
-        """This model in evaluation mode, the weights of its convolutions in the layout that is fastest."""
+        """This model in evaluation mode, arranged to be fast: the same predictions but for rounding."""
+        for module in self.backbone.modules():
+            if isinstance(module, SwinBackbone):
+                module.in_groups = True
         self.intermediates.to(memory_format=torch.channels_last)
         self.heads.to(memory_format=torch.channels_last)
         return self.eval()

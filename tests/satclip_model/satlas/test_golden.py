@@ -1,5 +1,6 @@
 """Against outputs of the public implementation under weights by name; see tests/data/satlas_reference."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,20 @@ def test_parameters_have_the_names_and_shapes_of_the_public_weights(name: str) -
 
 
 @torch.no_grad()
-def test_segmentation_gives_the_probabilities_of_the_reference(solar_farm: SatlasModel) -> None:
+@pytest.mark.parametrize("for_inference", [False, True])
+def test_segmentation_gives_the_probabilities_of_the_reference(solar_farm: SatlasModel, for_inference: bool) -> None:
     golden = read_golden("solar_farm")
-    (probabilities,) = solar_farm(sample_images(golden))
+    model = copy.deepcopy(solar_farm).for_inference() if for_inference else solar_farm
+    (probabilities,) = model(sample_images(golden))
     np.testing.assert_allclose(probabilities, golden["out"], atol=1e-5)
 
 
 @torch.no_grad()
-def test_detection_gives_the_boxes_of_the_reference(solar_farm: SatlasModel) -> None:
+@pytest.mark.parametrize("for_inference", [False, True])
+def test_detection_gives_the_boxes_of_the_reference(solar_farm: SatlasModel, for_inference: bool) -> None:
     golden = read_golden("wind_turbine")
-    model = seeded_model("wind_turbine", solar_farm.backbone)
+    model = seeded_model("wind_turbine", copy.deepcopy(solar_farm.backbone))
+    model = model.for_inference() if for_inference else model
     ((found,),) = model(sample_images(golden))
     boxes, scores = torch.tensor(golden["out0_boxes"]), torch.tensor(golden["out0_scores"])
     overlap, match = box_iou(boxes, found["boxes"]).max(1)
