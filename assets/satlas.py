@@ -26,6 +26,12 @@ class SatlasWindowsConfig(dg.Config):
     )
     area: str = Field(default="", description="GeoJSON of polygons instead of, or beside, the boxes.")
     tile_px: int = Field(default=2048, ge=32, le=8192, description="Side of a tile, a multiple of 32.")
+    margin_px: int = Field(
+        default=64, ge=0, le=1024, description="Pixels around a tile that models see and predict nothing in."
+    )
+    cell_px: int | None = Field(
+        default=None, ge=32, le=8192, description="Side of the squares that choose images; default: of a tile."
+    )
     grid_shift_px: int = Field(default=0, ge=0, description="Moves the grid of tiles east and south.")
     num_periods: int = Field(default=4, ge=1, le=24, description="Periods that a month looks back on.")
     period_days: int = Field(default=30, ge=1, le=366, description="Length of a period; the last ends with the month.")

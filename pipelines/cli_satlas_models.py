@@ -25,6 +25,7 @@ def add_model_actions(actions: "Commands") -> None:
     )  # fmt: skip
     windows.add_argument("--area", default="", help="GeoJSON of polygons")
     windows.add_argument("--tile", type=int, default=2048, help="side of a tile in pixels of 10 m, a multiple of 32")
+    windows.add_argument("--margin", type=int, default=64, help="pixels that models see around a tile")
     windows.add_argument("--shift", type=int, default=0, help="moves the grid of tiles, in pixels")
     windows.add_argument("--periods", type=int, default=4, help="periods of 30 days that a month looks back on")
     windows.add_argument("--stac-url", default="", help="landing page; default: $SATCLIP_STAC_URL, Planetary Computer")
@@ -73,6 +74,7 @@ def _windows(options: argparse.Namespace) -> int:
             boxes=tuple(tuple(box) for box in options.box),
             area=options.area,
             tile_px=options.tile,
+            margin_px=options.margin,
             grid_shift_px=options.shift,
             num_periods=options.periods,
         )

@@ -43,6 +43,19 @@ def tiles_of_area(config: WindowsConfig) -> list[AreaTile]:
     return sorted(_tiles(read_area(config), config), key=lambda tile: tile.name)
 
 
+def cells_under(grid: TileGrid, side_px: int) -> list[AreaTile]:
+    """Squares of a zone's unmoved grid that share pixels with a grid of the zone, row by row."""
+    side, (west, south, east, north) = side_px * RESOLUTION_M, grid.bounds_m
+    return [
+        AreaTile(
+            f"{grid.epsg}_{column:04d}_{row:05d}",
+            TileGrid(grid.epsg, column * side, (row + 1) * side, RESOLUTION_M, side_px, side_px),
+        )
+        for row in range(int(south // side), int(-(-north // side)))
+        for column in range(int(west // side), int(-(-east // side)))
+    ]
+
+
 def read_area(config: WindowsConfig) -> BaseGeometry:
     """Boxes and polygons of a configuration in degrees, longitudes in -180 to 180.
 

@@ -49,12 +49,14 @@ def predict_tile(
     images: Sequence[TileImage],
     config: InferenceConfig | None = None,
     parents: dict[str, Any] | None = None,
+    margin_px: int = 0,
 ) -> TilePredictions:
     """Predictions of a model on the images of one tile.
 
     Pixels of overlapping windows are means weighted by a raised cosine; boxes count where their middle is at least a
     quarter of the overlap away from an edge of the window that is not the tile's, and then once within
-    ``merge_distance_m``. Where no image has a value, nothing is predicted.
+    ``merge_distance_m``. Where no image has a value, nothing is predicted. The margin is seen, not predicted, but for
+    points up to ``merge_distance_m`` outside: the tile they lie in may have placed them here.
 
     Args:
         model: In evaluation mode, on any device; one head.
@@ -62,28 +64,31 @@ def predict_tile(
         month: ``YYYY-MM``.
         tile: Name of the tile.
         grid: The tile's pixels.
-        images: Of different dates, on the grid; of more than the model takes the first ones are used.
+        images: Of different dates, of the grid and its margin; of more than the model takes the first ones are used.
         config: Windows and thresholds.
         parents: What is recorded beside the radiometry.
+        margin_px: Pixels of the images around the tile.
 
     Raises:
         ConfigurationError: The head is not of the task's kind, or the images do not fit grid or model.
     """
-    config = config or InferenceConfig()
-    _require_fit(model, task, grid, images)
+    config, seen = config or InferenceConfig(), grid.padded(margin_px)
+    _require_fit(model, task, seen, images)
     images = list(images)[: model.config.num_images]
+    inner = (slice(margin_px, margin_px + grid.height_px), slice(margin_px, margin_px + grid.width_px))
+    inner_images = [TileImage(each.channels[(slice(None), *inner)], each.present[inner]) for each in images]
     head = model.config.heads[0]
     objects, values = None, None
     if isinstance(head, DetectionConfig):
-        objects = _points(model, head, grid, images, config)
+        objects = _points(model, head, grid, images, config, margin_px)
     else:
-        blended = blend_windows(run_windows(model, grid, images, config), grid, images)
+        blended = blend_windows(run_windows(model, seen, images, config), seen, images)
         if isinstance(head, SegmentationConfig):
-            objects = _polygons(blended, head, grid, config)
+            objects = _polygons(blended, head, grid, config, inner)
         else:
-            values = np.clip(blended[0] / _LABEL_RANGE, 0.0, 1.0).astype(np.float32)
+            values = np.clip(blended[0][inner] / _LABEL_RANGE, 0.0, 1.0).astype(np.float32)
     return TilePredictions(
-        task, month, tile, grid, _observed(grid, images), objects, values,
+        task, month, tile, grid, _observed(grid, inner_images), objects, values,
         parents={"radiometry": RADIOMETRY, "config": config.model_dump(mode="json"), **(parents or {})},
     )  # fmt: skip
 
@@ -237,12 +242,21 @@ def predict_points(
 
 
 def _points(
-    model: SatlasModel, head: DetectionConfig, grid: TileGrid, images: Sequence[TileImage], config: InferenceConfig
+    model: SatlasModel,
+    head: DetectionConfig,
+    grid: TileGrid,
+    images: Sequence[TileImage],
+    config: InferenceConfig,
+    margin_px: int,
 ) -> "geopandas.GeoDataFrame":
     from shapely import points
 
-    places, category, score = predict_points(model, grid, images, config)
-    x_m, y_m = grid.west_m + places[:, 0] * grid.resolution_m, grid.north_m - places[:, 1] * grid.resolution_m
+    places, category, score = predict_points(model, grid.padded(margin_px), images, config)
+    places = places - margin_px
+    reach_px = config.merge_distance_m / grid.resolution_m
+    near = ((places >= -reach_px) & (places < (grid.width_px + reach_px, grid.height_px + reach_px))).all(axis=1)
+    (column, row), category, score = places[near].T, category[near], score[near]
+    x_m, y_m = grid.west_m + column * grid.resolution_m, grid.north_m - row * grid.resolution_m
     return _frame(points(x_m, y_m), [head.categories[each] for each in category], score, grid)
 
 
@@ -281,8 +295,13 @@ def _once(
 
 
 def _polygons(
-    blended: NDArray[np.float32], head: SegmentationConfig, grid: TileGrid, config: InferenceConfig
+    blended: NDArray[np.float32],
+    head: SegmentationConfig,
+    grid: TileGrid,
+    config: InferenceConfig,
+    inner: tuple[slice, slice],
 ) -> "geopandas.GeoDataFrame":
+    """Polygons of a tile, cut at its edge; their size and score are those of the whole, as far as it was seen."""
     from rasterio.features import shapes
     from rasterio.transform import from_origin
     from scipy import ndimage
@@ -298,7 +317,8 @@ def _polygons(
         index = np.arange(1, number + 1)
         sizes, means = ndimage.sum_labels(labels > 0, labels, index), ndimage.mean(share, labels, index)
         parts: dict[int, list[Any]] = {}
-        for outline, label in shapes(labels.astype(np.int32), mask=labels > 0, connectivity=8, transform=transform):
+        own = labels[inner].astype(np.int32)
+        for outline, label in shapes(own, mask=own > 0, connectivity=8, transform=transform):
             parts.setdefault(int(label), []).append(shape(outline))
         for label, outlines in sorted(parts.items()):
             if sizes[label - 1] >= config.min_area_px:

@@ -63,6 +63,7 @@ class _Content:
 
     grid: TileGrid
     images: list[TileImage]
+    margin_px: int = 0
     periods: tuple[str, ...] = ()
     missing_periods: tuple[str, ...] = ()
 
@@ -213,7 +214,8 @@ def predict_windows(
     def source(folder: Path) -> _Source:
         def read() -> _Content:
             windows = read_windows(folder)
-            return _Content(windows.grid, windows.images, windows.periods, windows.missing_periods)
+            grid = windows.grid.padded(-windows.margin_px)
+            return _Content(grid, windows.images, windows.margin_px, windows.periods, windows.missing_periods)
 
         return _Source(lambda: {"windows_sha256": windows_sha256(read_windows_record(folder))}, read)
 
@@ -240,7 +242,9 @@ def _predict(
                 run.kept.append(folder)
             else:
                 content = source.read()
-                found = predict_tile(model, task, month, tile, content.grid, content.images, config, parents)
+                found = predict_tile(
+                    model, task, month, tile, content.grid, content.images, config, parents, content.margin_px
+                )
                 known = replace(found, periods=content.periods, missing_periods=content.missing_periods)
                 run.made.append(write_predictions(root, known))
         except (SatclipError, ValueError, OSError) as error:

@@ -7,10 +7,10 @@ without it is no prediction.
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,23 @@ class TileGrid:
         """West, south, east, north."""
         south_m = self.north_m - self.height_px * self.resolution_m
         return self.west_m, south_m, self.west_m + self.width_px * self.resolution_m, self.north_m
+
+    def padded(self, margin_px: int) -> Self:
+        """This grid with so many pixels more on every side; less where negative."""
+        margin_m = margin_px * self.resolution_m
+        return replace(
+            self, west_m=self.west_m - margin_m, north_m=self.north_m + margin_m,
+            height_px=self.height_px + 2 * margin_px, width_px=self.width_px + 2 * margin_px,
+        )  # fmt: skip
+
+    def shared_part(self, other: Self) -> tuple[slice, slice]:
+        """Rows and columns of this grid that lie in another one of the same pixels."""
+        row = round((self.north_m - other.north_m) / self.resolution_m)
+        column = round((other.west_m - self.west_m) / self.resolution_m)
+        return (
+            slice(max(row, 0), max(min(row + other.height_px, self.height_px), 0)),
+            slice(max(column, 0), max(min(column + other.width_px, self.width_px), 0)),
+        )
 
 
 @dataclass(frozen=True)

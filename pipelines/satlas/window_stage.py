@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -13,39 +12,28 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.atomic import replacing
-from pipelines.errors import ArtefactError, SatclipError, SceneContentError
+from pipelines.errors import ArtefactError, SatclipError
 from pipelines.patches.async_read import open_reader
 from pipelines.patches.config import PatchConfig
 from pipelines.patches.together import all_or_none, run_on_own_loop
-from pipelines.patches.windows import Grid, PatchReader, PatchWindow, ReadTally
 from pipelines.progress import Progress
 from pipelines.provenance import content_hash
 from pipelines.sampling.areas import area_of_box
 from pipelines.sampling.catalog import Catalog
-from pipelines.sampling.items import Scene, scene_hrefs, scene_of_item
-from pipelines.satlas.area_tiles import AreaTile, tiles_of_area
-from pipelines.satlas.images import MODEL_BANDS, TileImage, band_channels
-from pipelines.satlas.mosaics import ImagePeriod, is_clear, mosaic, periods_of_month
+from pipelines.sampling.items import Scene, scene_of_item
+from pipelines.satlas.area_tiles import AreaTile, cells_under, tiles_of_area
+from pipelines.satlas.image_choice import CellChoice, ImageChooser
+from pipelines.satlas.images import MODEL_BANDS, TileImage
+from pipelines.satlas.mosaics import ImagePeriod, mosaic, periods_of_month
 from pipelines.satlas.predictions import TileGrid
-from pipelines.satlas.windows import (
-    RECORD_FILE,
-    PeriodImages,
-    read_tile_image_file,
-    read_windows_record,
-    windows_folder,
-    write_tile_image,
-    write_windows,
-)
+from pipelines.satlas.windows import RECORD_FILE, PeriodImages, read_windows_record, windows_folder, write_windows
 from pipelines.satlas.windows_config import WindowsConfig
-from pipelines.sentinel2 import SCENE_CLASSIFICATION
 
 logger = logging.getLogger(__name__)
 
 SEARCH_CELL_M: Final = 100_000.0
 """Tiles of a square of this size share a search."""
-_ALL_COVERED: Final = 0.999
-_UNSAFE: Final = re.compile(r"[^\w.-]")
+_NUM_CHANNELS: Final = len(MODEL_BANDS)
 
 
 @dataclass(frozen=True)
@@ -65,23 +53,11 @@ class WindowsRun:
     without_image: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """An image of a tile whose scene classification was read."""
-
-    scene: Scene
-    clear: NDArray[np.bool_]
-
-    @property
-    def share(self) -> float:
-        return float(self.clear.mean())
-
-
 def build_windows(root: Path, month: str, config: WindowsConfig, catalog: Catalog) -> WindowsRun:
     """Makes the windows of an area for a month; one that fails is noted, the others go on.
 
-    A window is written when it is known, and the same call takes it from there. Images are kept below
-    ``satlas/images/TILE``, because the next months look at them again.
+    A window is written when it is known, and the same call takes it from there. Images are kept below ``satlas/images``
+    and ``satlas/clear``, because the next months look at them again.
 
     Args:
         root: The workspace.
@@ -152,13 +128,14 @@ class _Maker:
         slots = asyncio.Semaphore(config.num_workers)
         async with open_reader(self.catalog, settings) as reader:
 
-            async def one(tile: AreaTile, scenes: list[Scene]) -> None:
+            async def one(tile: AreaTile, chooser: ImageChooser) -> None:
                 async with slots:
                     try:
-                        found = [await self._period(reader, tile, period, scenes) for period in self.periods]
+                        found = [await self._period(chooser, tile, period) for period in self.periods]
                         folder = await asyncio.to_thread(
-                            write_windows, self.root, self.month, tile.name, tile.grid, found, self.parents
-                        )
+                            write_windows, self.root, self.month, tile.name, tile.grid, found, self.parents,
+                            config.margin_px,
+                        )  # fmt: skip
                         self.run.made.append(folder)
                     except (SatclipError, OSError) as error:
                         logger.warning("tile %s: no window: %s", tile.name, error)
@@ -167,11 +144,16 @@ class _Maker:
 
             for group in _search_groups(tiles):
                 scenes = await asyncio.to_thread(self._search, group)
-                await all_or_none([one(tile, _scenes_over(tile.grid, scenes)) for tile in group])
+                chooser = ImageChooser(self.root, config, reader, scenes)
+                await all_or_none([one(tile, chooser) for tile in group])
+
+    def _cells(self, tile: AreaTile) -> list[AreaTile]:
+        return cells_under(tile.grid.padded(self.config.margin_px), self.config.cell_side_px)
 
     def _search(self, tiles: Sequence[AreaTile]) -> list[Scene]:
-        """All scenes that may show one of the tiles, each acquisition once, as it was processed last."""
-        corners = np.concatenate([_corners_lonlat_deg(tile.grid) for tile in tiles])
+        """All scenes that may show a square that a tile reaches, each acquisition once, as it was processed last."""
+        cells = {cell.name: cell for tile in tiles for cell in self._cells(tile)}
+        corners = np.concatenate([_corners_lonlat_deg(cell.grid) for cell in cells.values()])
         found = self.catalog.search(
             area_of_box(corners), self.periods[-1].start.isoformat(), self.periods[0].end.isoformat(), 100.0
         )
@@ -186,115 +168,82 @@ class _Maker:
                 newest[key] = scene
         return [newest[key] for key in sorted(newest)]
 
-    async def _period(
-        self, reader: PatchReader, tile: AreaTile, period: ImagePeriod, scenes: Sequence[Scene]
-    ) -> PeriodImages:
-        config = self.config
-        own = [scene for scene in scenes if period.holds(date.fromisoformat(scene.datetime[:10]))]
-        own.sort(key=lambda scene: (np.nan_to_num(scene.scene_cloud_cover_percent, nan=100.0), scene.item_id))
-        if not own:
-            return PeriodImages(period, None, [], "the catalog has no image of the tile in these days")
-        kept = own[: config.max_candidates]
-        candidates = [
-            each for each in await all_or_none([self._candidate(reader, tile, scene) for scene in kept]) if each
-        ]
-        candidates.sort(key=lambda each: (-each.share, each.scene.item_id))
-        chosen: list[_Candidate] = []
-        images: list[TileImage] = []
-        covered = np.zeros((tile.grid.height_px, tile.grid.width_px), dtype=np.bool_)
-        for each in candidates:
-            if len(images) == config.max_images or covered.mean() >= _ALL_COVERED:
+    async def _period(self, chooser: ImageChooser, tile: AreaTile, period: ImagePeriod) -> PeriodImages:
+        """The mosaic of a period; an image whose files are damaged is left out, and the squares choose again."""
+        grid, cells = tile.grid.padded(self.config.margin_px), self._cells(tile)
+        excluded: frozenset[str] = frozenset()
+        while True:
+            choices = [await chooser.choose(cell, period, excluded) for cell in cells]
+            scenes = {each.scene.item_id: each.scene for choice in choices for each in choice.chosen}
+            images = {name: await chooser.image(tile.name, grid, scene) for name, scene in scenes.items()}
+            damaged = {name for name, image in images.items() if image is None}
+            if not damaged:
                 break
-            if not (each.clear & ~covered).any():
-                continue
-            image = await self._image(reader, tile, each.scene)
-            if image is not None:
-                image = TileImage(image.channels, image.present & each.clear)
-                covered |= image.present
-                images.append(image)
-                chosen.append(each)
-        best = f"{max((each.share for each in candidates), default=0.0):.1%}"
-        if not images or covered.mean() < config.min_clear:
+            excluded |= damaged
+        usable = {name: image for name, image in images.items() if image is not None}
+        return self._assembled(tile, period, list(zip(cells, choices, strict=True)), usable)
+
+    def _assembled(
+        self,
+        tile: AreaTile,
+        period: ImagePeriod,
+        choices: Sequence[tuple[AreaTile, CellChoice]],
+        images: Mapping[str, TileImage],
+    ) -> PeriodImages:
+        found = {scene.item_id for _, choice in choices for scene in choice.found}
+        if not found:
+            return PeriodImages(period, None, [], "the catalog has no image of the tile in these days")
+        margin_px, grid = self.config.margin_px, tile.grid.padded(self.config.margin_px)
+        whole, clear, used = _mosaic_of_cells(grid, choices, images)
+        inner = slice(margin_px, margin_px + tile.grid.height_px)
+        covered = float(whole.present[inner, inner].mean())
+        if covered < self.config.min_clear:
+            best = max(choice.best for _, choice in choices)
+            num_read = max(choice.num_read for _, choice in choices)
             return PeriodImages(
                 period, None, [],
-                f"of {len(own)} images the clearest of {len(candidates)} shows {best} of the tile, together they show "
-                f"{covered.mean():.1%}; expected {config.min_clear:.1%}",
+                f"of {len(found)} images the clearest of {num_read} shows {best:.1%} of a square of "
+                f"{self.config.cell_side_px} pixels, together they show {covered:.1%} of the tile; "
+                f"expected {self.config.min_clear:.1%}",
             )  # fmt: skip
-        whole, shares = mosaic(images)
+        scenes = {each.scene.item_id: each.scene for _, choice in choices for each in choice.chosen}
         items = [
             {
-                "id": each.scene.item_id, "datetime": each.scene.datetime, "clear": each.share, "used": share,
-                "boa_add_offset": each.scene.boa_add_offset, "baseline": each.scene.processing_baseline,
+                "id": name, "datetime": scenes[name].datetime, "clear": clear[name], "used": share,
+                "boa_add_offset": scenes[name].boa_add_offset, "baseline": scenes[name].processing_baseline,
             }
-            for each, share in zip(chosen, shares, strict=True)
+            for name, share in sorted(used.items(), key=lambda each: (-each[1], each[0])) if share > 0
         ]  # fmt: skip
         return PeriodImages(period, whole, items)
 
-    async def _candidate(self, reader: PatchReader, tile: AreaTile, scene: Scene) -> _Candidate | None:
-        """Where a scene shows a tile's ground; None where its classification is damaged or missing for good."""
-        path = self._cached(tile, scene, "clear.npz")
-        if path.is_file():
-            with np.load(path) as content:
-                packed = np.unpackbits(content["clear"], count=tile.grid.height_px * tile.grid.width_px)
-            return _Candidate(scene, packed.astype(np.bool_).reshape(tile.grid.height_px, tile.grid.width_px))
-        hrefs = scene_hrefs(scene)
-        if SCENE_CLASSIFICATION not in hrefs:
-            logger.warning("item %s left out: it has no scene classification", scene.item_id)
-            return None
-        read = await self._read(reader, tile, scene, {SCENE_CLASSIFICATION: hrefs[SCENE_CLASSIFICATION]})
-        if read is None:
-            return None
-        clear = is_clear(read[SCENE_CLASSIFICATION].astype(np.uint8))
-        with replacing(path) as partial, partial.open("wb") as handle:
-            np.savez_compressed(handle, clear=np.packbits(clear))
-        return _Candidate(scene, clear)
 
-    async def _image(self, reader: PatchReader, tile: AreaTile, scene: Scene) -> TileImage | None:
-        """A scene's channels over a tile, clouds and all; None where a file of it is damaged or missing for good."""
-        path = self._cached(tile, scene, "tif")
-        if path.is_file():
-            return read_tile_image_file(path, tile.grid)
-        hrefs = scene_hrefs(scene)
-        read = await self._read(reader, tile, scene, {band: hrefs[band] for band in MODEL_BANDS})
-        if read is None:
-            return None
-        image = TileImage(*band_channels(read, scene.boa_add_offset))
-        await asyncio.to_thread(write_tile_image, path, image, tile.grid)
-        return image
-
-    async def _read(
-        self, reader: PatchReader, tile: AreaTile, scene: Scene, hrefs: dict[str, str]
-    ) -> dict[str, NDArray[Any]] | None:
-        """Bands of a scene on a tile's grid, 0 where the scene ends."""
-        grid = Grid(scene.epsg, scene.x_ul_m, scene.y_ul_m, scene.width_px, scene.height_px, scene.resolution_m)
-        size = tile.grid.height_px
-        row = round((scene.y_ul_m - tile.grid.north_m) / scene.resolution_m)
-        column = round((tile.grid.west_m - scene.x_ul_m) / scene.resolution_m)
-        first_row = min(max(row, 0), max(scene.height_px - size, 0))
-        first_column = min(max(column, 0), max(scene.width_px - size, 0))
-        window = PatchWindow(first_row, first_column, size)
-        try:
-            found = await reader.read_bands(hrefs, grid, window, ReadTally())
-        except SceneContentError as error:
-            logger.warning("item %s left out of tile %s: %s", scene.item_id, tile.name, error)
-            return None
-        return {band: _moved(values, row - first_row, column - first_column) for band, values in found.items()}
-
-    def _cached(self, tile: AreaTile, scene: Scene, suffix: str) -> Path:
-        return self.root / "satlas" / "images" / tile.name / f"{_UNSAFE.sub('_', scene.item_id)}.{suffix}"
-
-
-def _moved(values: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
-    """Values of a square that was read ``rows`` above and ``columns`` left of where it is wanted; 0 beyond it."""
-    if not rows and not columns:
-        return values
-    height, width = values.shape
-    moved = np.zeros_like(values)
-    from_row, to_row = max(rows, 0), max(-rows, 0)
-    from_column, to_column = max(columns, 0), max(-columns, 0)
-    part = values[from_row : height - to_row, from_column : width - to_column]
-    moved[to_row : to_row + part.shape[0], to_column : to_column + part.shape[1]] = part
-    return moved
+def _mosaic_of_cells(
+    grid: TileGrid, choices: Sequence[tuple[AreaTile, CellChoice]], images: Mapping[str, TileImage]
+) -> tuple[TileImage, dict[str, float], dict[str, float]]:
+    """A mosaic of what each square chose, and of each image the share that it shows clearly and that it gave."""
+    channels = np.zeros((_NUM_CHANNELS, grid.height_px, grid.width_px), dtype=np.uint8)
+    present = np.zeros((grid.height_px, grid.width_px), dtype=np.bool_)
+    clear: Counter[str] = Counter()
+    used: Counter[str] = Counter()
+    for cell, choice in choices:
+        here, there = grid.shared_part(cell.grid), cell.grid.shared_part(grid)
+        parts: list[TileImage] = []
+        for each in choice.chosen:
+            image = images[each.scene.item_id]
+            shown: NDArray[np.bool_] = each.clear(cell.grid.height_px)[there]
+            parts.append(TileImage(image.channels[(slice(None), *here)], image.present[here] & shown))
+            clear[each.scene.item_id] += int(shown.sum())
+        if not parts:
+            continue
+        laid, shares = mosaic(parts)
+        channels[(slice(None), *here)], present[here] = laid.channels, laid.present
+        for each, share in zip(choice.chosen, shares, strict=True):
+            used[each.scene.item_id] += round(share * laid.present.size)
+    return (
+        TileImage(channels, present),
+        {name: number / present.size for name, number in clear.items()},
+        {name: number / present.size for name, number in used.items()},
+    )
 
 
 def _age(scene: Scene) -> tuple[str, str, str]:
@@ -317,20 +266,3 @@ def _corners_lonlat_deg(grid: TileGrid) -> NDArray[np.float64]:
         [west, west, east, east], [south, north, south, north]
     )
     return np.column_stack([lon, lat])
-
-
-def _scenes_over(grid: TileGrid, scenes: Sequence[Scene]) -> list[Scene]:
-    """Scenes in a tile's zone that share pixels with it, on the same grid of pixels."""
-    west, south, east, north = grid.bounds_m
-    return [
-        scene
-        for scene in scenes
-        if scene.epsg == grid.epsg
-        and scene.resolution_m == grid.resolution_m
-        and scene.x_ul_m < east
-        and scene.x_ul_m + scene.width_px * scene.resolution_m > west
-        and scene.y_ul_m > south
-        and scene.y_ul_m - scene.height_px * scene.resolution_m < north
-        and (scene.x_ul_m - west) % grid.resolution_m == 0
-        and (scene.y_ul_m - north) % grid.resolution_m == 0
-    ]

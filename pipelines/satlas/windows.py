@@ -1,16 +1,16 @@
 """Windows: the images of a tile for a month, one per period, and what is known of each.
 
 A window is a folder ``satlas/windows/YYYY-MM/TILE`` of the workspace: ``period_K.tif`` for each period that has an
-image, 0 the newest, nine channels and where they are present; and ``record.json``, written last: a folder without it is
-no window.
+image, 0 the newest, nine channels and where they are present, of the tile and a margin around it that models see; and
+``record.json``, written last: a folder without it is no window.
 """
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,8 @@ from pipelines.satlas.mosaics import ImagePeriod
 from pipelines.satlas.predictions import TileGrid
 
 RECORD_FILE: Final = "record.json"
-WINDOWS_FORMAT: Final = 1
+WINDOWS_FORMAT: Final = 2
+"""2: images reach beyond the tile."""
 _PRESENT: Final = 255
 
 
@@ -54,7 +55,8 @@ class Windows:
     Attributes:
         tile: Name of the tile.
         month: ``YYYY-MM``.
-        grid: The tile's pixels.
+        grid: Pixels of the images: the tile's and ``margin_px`` more on every side.
+        margin_px: Pixels around the tile.
         images: Mosaics, the newest first; missing periods are left out.
         shown: The periods of these images.
         periods: First day of every period, the newest first, ``YYYY-MM-DD``.
@@ -66,12 +68,21 @@ class Windows:
     tile: str
     month: str
     grid: TileGrid
+    margin_px: int
     images: list[TileImage]
     shown: list[ImagePeriod]
     periods: tuple[str, ...]
     missing_periods: tuple[str, ...]
     sha256: str
     record: dict[str, Any]
+
+    def without_margin(self) -> Self:
+        """The tile alone."""
+        if not self.margin_px:
+            return self
+        kept = slice(self.margin_px, -self.margin_px)
+        images = [TileImage(each.channels[:, kept, kept], each.present[kept, kept]) for each in self.images]
+        return replace(self, grid=self.grid.padded(-self.margin_px), margin_px=0, images=images)
 
 
 def windows_folder(root: Path, month: str, tile: str) -> Path:
@@ -97,9 +108,25 @@ def image_shares(root: Path) -> dict[str, float]:
 
 
 def write_windows(
-    root: Path, month: str, tile: str, grid: TileGrid, periods: Sequence[PeriodImages], parents: Mapping[str, Any]
+    root: Path,
+    month: str,
+    tile: str,
+    grid: TileGrid,
+    periods: Sequence[PeriodImages],
+    parents: Mapping[str, Any],
+    margin_px: int,
 ) -> Path:
-    """Writes a window, its record last; one that was there is replaced. Returns the folder."""
+    """Writes a window, its record last; one that was there is replaced. Returns the folder.
+
+    Args:
+        root: The workspace.
+        month: ``YYYY-MM``.
+        tile: Its name.
+        grid: The tile's pixels.
+        periods: The newest first; images have ``margin_px`` more pixels than the tile on every side.
+        parents: What made it.
+        margin_px: Pixels around the tile.
+    """
     folder = windows_folder(root, month, tile)
     (folder / RECORD_FILE).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
@@ -114,7 +141,7 @@ def write_windows(
         }
         if each.image is not None:
             path = folder / f"period_{number}.tif"
-            write_tile_image(path, each.image, grid)
+            write_tile_image(path, each.image, grid.padded(margin_px))
             entry |= {"file": path.name, "sha256": file_sha256(path), "clear": float(each.image.present.mean())}
         entries.append(entry)
     write_json(
@@ -124,6 +151,7 @@ def write_windows(
             "month": month,
             "tile": tile,
             "grid": asdict(grid),
+            "margin_px": margin_px,
             "radiometry": RADIOMETRY,
             "periods": entries,
             "parents": dict(parents),
@@ -149,7 +177,7 @@ def read_windows(folder: Path) -> Windows:
         ArtefactError: The folder is no finished window, or a file is missing or not the one recorded.
     """
     record = read_windows_record(folder)
-    grid = TileGrid(**record["grid"])
+    grid = TileGrid(**record["grid"]).padded(record["margin_px"])
     images, shown = [], []
     for entry in record["periods"]:
         if "file" in entry:
@@ -162,6 +190,7 @@ def read_windows(folder: Path) -> Windows:
         tile=record["tile"],
         month=record["month"],
         grid=grid,
+        margin_px=record["margin_px"],
         images=images,
         shown=shown,
         periods=tuple(entry["start"] for entry in record["periods"]),
@@ -174,7 +203,8 @@ def read_windows(folder: Path) -> Windows:
 def windows_sha256(record: Mapping[str, Any]) -> str:
     """Hash of what a window shows: tile, grid and images, without times and versions."""
     periods = [{name: entry.get(name) for name in ("start", "end", "sha256")} for entry in record["periods"]]
-    return content_hash({"tile": record["tile"], "grid": record["grid"], "periods": periods})
+    shown = {name: record[name] for name in ("tile", "grid", "margin_px")}
+    return content_hash({**shown, "periods": periods})
 
 
 def write_tile_image(path: Path, image: TileImage, grid: TileGrid) -> None:
@@ -216,5 +246,4 @@ def read_tile_image_file(path: Path, grid: TileGrid) -> TileImage:
 
 
 def _day(text: str) -> date:
-
     return date.fromisoformat(text)

@@ -14,6 +14,8 @@ class WindowsConfig(BaseModel):
         boxes: West, south, east and north in degrees; west above east crosses the antimeridian.
         area: GeoJSON of polygons instead of, or beside, the boxes.
         tile_px: Side of a tile in pixels of 10 m, a multiple of 32.
+        margin_px: Pixels around a tile that models see and predict nothing in, a multiple of 16.
+        cell_px: Side of the squares of a fixed grid that choose their images each; None: of a tile.
         grid_shift_px: Moves the grid of tiles east and south.
         num_periods: Periods that a month looks back on.
         period_days: Length of a period; the last ends with the month.
@@ -31,6 +33,8 @@ class WindowsConfig(BaseModel):
     boxes: tuple[Box, ...] = ()
     area: str = ""
     tile_px: int = Field(default=2048, ge=32, le=8192, multiple_of=32)
+    margin_px: int = Field(default=64, ge=0, le=1024, multiple_of=16)
+    cell_px: int | None = Field(default=None, ge=32, le=8192, multiple_of=32)
     grid_shift_px: int = Field(default=0, ge=0)
     num_periods: int = Field(default=4, ge=1, le=24)
     period_days: int = Field(default=30, ge=1, le=366)
@@ -53,6 +57,11 @@ class WindowsConfig(BaseModel):
                     "and 84 N, south below north"
                 )
         return self
+
+    @property
+    def cell_side_px(self) -> int:
+        """Side of the squares that choose their images."""
+        return self.cell_px or self.tile_px
 
     @property
     def content(self) -> dict[str, object]:

@@ -69,7 +69,7 @@ class RasterLabels:
 class WindowExamples:
     """Windows of some tiles and months, with targets from known objects or from rasters.
 
-    Those read last are kept in memory, up to 3 GiB.
+    Tiles are learned from without their margins, which are other tiles. Those read last are kept, up to 3 GiB.
 
     Args:
         folders: Of finished windows with at least one image.
@@ -103,7 +103,7 @@ class WindowExamples:
         if index in self._kept:
             self._kept.move_to_end(index)
             return self._kept[index]
-        windows = read_windows(self.folders[index])
+        windows = read_windows(self.folders[index]).without_margin()
         example = Example(f"{windows.tile} {windows.month}", windows.images, self._target(windows))
         self._kept[index] = example
         self._num_bytes += _num_bytes(example)

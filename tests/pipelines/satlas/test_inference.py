@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from shapely import box
 from torch import nn
 
 from pipelines.cli import main
@@ -95,6 +96,43 @@ def test_every_object_is_found_once_wherever_windows_meet(cells, windows, batch_
     assert len(polygons) == len(places)
     np.testing.assert_allclose(polygons.area, 900.0)
     np.testing.assert_allclose(polygons["score"], 250 / 255, rtol=1e-5)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), min_size=1, max_size=12, unique=True),
+    st.sampled_from([16, 32]),
+)
+@settings(max_examples=6, deadline=None)
+def test_four_tiles_with_margins_say_what_one_tile_says(cells, margin_px):
+    """Objects on the seams of the tiles among them; points of both sides become one in the products."""
+    places = [(12 * row + 4, 12 * column + 1) for row, column in cells]
+    config = InferenceConfig(window_px=64, overlap_px=16)
+    whole = image_of(blobs(places, size=4))
+    side = (SIZE - 2 * margin_px) // 2
+    outer = GRID.padded(-margin_px)
+    points, area, shares = set(), 0.0, []
+    for row, column in ((0, 0), (0, side), (side, 0), (side, side)):
+        kept = slice(row, row + side + 2 * margin_px), slice(column, column + side + 2 * margin_px)
+        images = [TileImage(whole.channels[(slice(None), *kept)], whole.present[kept])]
+        grid = TileGrid(
+            GRID.epsg, outer.west_m + 10 * column, outer.north_m - 10 * row, GRID.resolution_m, side, side
+        )  # fmt: skip
+        given = {"config": config, "margin_px": margin_px}
+        found = predict_tile(POINTS, "wind_turbine", "2022-05", "t", grid, images, **given).objects
+        points |= {(point.x, point.y) for point in found.geometry}
+        polygons = predict_tile(POLYGONS, "solar_farm", "2022-05", "t", grid, images, **given).objects
+        assert all(box(*grid.bounds_m).covers(each) for each in polygons.geometry)
+        area += polygons.area.sum()
+        values = predict_tile(VALUES, "tree_cover", "2022-05", "t", grid, images, **given)
+        shares.append(values.values)
+    inner = slice(margin_px, SIZE - margin_px)
+    np.testing.assert_allclose(
+        np.block([shares[:2], shares[2:]]), whole.channels[BRIGHT][inner, inner] / 255, atol=1e-6
+    )
+    assert area == pytest.approx(100.0 * (whole.channels[BRIGHT][inner, inner] > 127).sum())
+    expected = {(500_000 + 10 * (column + 2), 5_000_000 - 10 * (row + 2)) for row, column in places}
+    west, south, east, north = outer.bounds_m
+    assert {(x, y) for x, y in expected if west <= x < east and south < y <= north} <= points <= expected
 
 
 def test_values_are_those_of_the_model_and_nothing_is_said_where_no_image_is():

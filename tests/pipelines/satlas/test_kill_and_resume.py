@@ -45,7 +45,7 @@ def _write_windows(root: Path) -> None:
             entries = [PeriodImages(newest, images[0], []), PeriodImages(older, images[1], [])]
             if number == NUM_TILES - 1:
                 entries = [PeriodImages(each, None, [], "nothing there") for each in (newest, older)]
-            write_windows(root, month, f"tile_{number}", grid, entries, {})
+            write_windows(root, month, f"tile_{number}", grid, entries, {}, margin_px=0)
 
 
 def _work(root: Path) -> None:

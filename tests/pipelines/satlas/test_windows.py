@@ -48,7 +48,7 @@ class Planet:
 
     def build(self, month: str = MONTH, **settings: object) -> WindowsRun:
         config = WindowsConfig.model_validate(
-            {"tile_px": SIDE_PX, "num_periods": 2, "backoff_s": 0.0, "max_attempts": 2, **settings}
+            {"tile_px": SIDE_PX, "margin_px": 0, "num_periods": 2, "backoff_s": 0.0, "max_attempts": 2, **settings}
         )
         return build_windows(self.root, month, config, open_catalog(self.server.stac_url, "sentinel-2-l2a"))
 
@@ -110,6 +110,67 @@ def test_the_clearest_over_the_tile_lies_on_top_and_others_fill_its_holes(planet
     assert [item["id"] for item in items] == [clear_here.item_id, cloudy_here.item_id]
     assert sum(item["used"] for item in items) == pytest.approx(image.present.mean())
     assert items[0]["clear"] == pytest.approx(from_first.mean())
+
+
+@pytest.mark.parametrize("margin_px", [16, 64])
+def test_a_window_reaches_into_its_neighbours(planet: Planet, margin_px: int) -> None:
+    planet.add(SCENE)
+    (folder,) = planet.build(boxes=[_box(SCENE, 300, 400)], margin_px=margin_px).made
+    windows = read_windows(folder)
+    side = SIDE_PX + 2 * margin_px
+    assert (windows.grid.height_px, windows.grid.width_px, windows.margin_px) == (side, side, margin_px)
+    np.testing.assert_array_equal(windows.images[0].channels, _expected(SCENE, windows.grid).channels)
+    alone = windows.without_margin()
+    assert alone.grid == TileGrid(**windows.record["grid"]) == windows.grid.padded(-margin_px)
+    np.testing.assert_array_equal(alone.images[0].channels, _expected(SCENE, alone.grid).channels)
+
+
+@pytest.mark.parametrize("max_images", [1, 3])
+def test_every_tile_that_holds_a_place_shows_the_same_pixels_there(planet: Planet, max_images: int) -> None:
+    """Tiles of a moved grid, their margins among them, over scenes whose clouds differ from square to square."""
+    clouds = (
+        [SclBlock(0, 0, 549, 225, 9)],
+        [SclBlock(0, 190, 140, 549, 9), SclBlock(300, 0, 549, 549, 8)],
+        [SclBlock(150, 150, 200, 260, 3)],
+    )
+    for number, blocks in enumerate(clouds):
+        planet.add(
+            replace(SCENE, acquired=datetime(2022, 6, 6 + 5 * number, 10, 20, tzinfo=UTC), scene_number=number,
+                    cloud_cover_percent=float(number), scl_blocks=blocks)
+        )  # fmt: skip
+    settings = {"boxes": [_box(SCENE, 260, 380, 200)], "margin_px": 32, "num_periods": 1, "max_images": max_images}
+    still = [read_windows(folder) for folder in planet.build(**settings).made]
+    moved = [read_windows(folder) for folder in planet.build(grid_shift_px=64, **settings).made]
+    compared, used = 0, set()
+    for one, other in itertools.product(still, still + moved):
+        here, there = one.grid.shared_part(other.grid), other.grid.shared_part(one.grid)
+        if one is other or not one.images[0].present[here].size:
+            continue
+        compared += one.images[0].present[here].size
+        np.testing.assert_array_equal(one.images[0].present[here], other.images[0].present[there])
+        every = (slice(None),)
+        np.testing.assert_array_equal(one.images[0].channels[every + here], other.images[0].channels[every + there])
+        used |= {item["id"] for item in one.record["periods"][0]["items"]}
+    assert compared > 10 * SIDE_PX**2
+    assert len(used) == 3
+
+
+@given(st.integers(-5, 5), st.integers(-5, 5), st.integers(1, 9), st.integers(1, 9), st.integers(0, 3))
+def test_shared_parts_of_two_grids_are_the_same_places(row: int, column: int, one: int, other: int, by: int) -> None:
+    first = TileGrid(32632, 0.0, 0.0, 10.0, one, one).padded(by)
+    second = TileGrid(32632, column * 10.0, row * 10.0, 10.0, other, other)
+    here, there = _places(first)[first.shared_part(second)], _places(second)[second.shared_part(first)]
+    common = {tuple(each) for each in _places(first).reshape(-1, 2)} & {
+        tuple(each) for each in _places(second).reshape(-1, 2)
+    }
+    assert here.shape[0] * here.shape[1] == len(common)
+    if common:
+        np.testing.assert_array_equal(here, there)
+
+
+def _places(grid: TileGrid) -> np.ndarray:
+    rows, columns = np.indices((grid.height_px, grid.width_px))
+    return np.stack([grid.west_m + 10 * columns, grid.north_m - 10 * rows], axis=-1)
 
 
 def test_a_period_of_clouds_is_missing_and_says_so(planet: Planet) -> None:
