@@ -19,6 +19,7 @@ class SatlasTrainingConfig(BaseModel):
         crop_px: Least side of a crop, a multiple of 32.
         max_crop_px: Greatest side; each step has one of the multiples of 32 between. None: always the least.
         centered_share: Chance that a crop is laid around an object, of examples that hold one.
+        light_spread: How much channels are made brighter or darker at random, see `crops.vary`; 0: not at all.
         min_present: Share of a crop that an image must cover to be used.
         learning_rate: Of Adam, after the warm-up.
         warmup_examples: Crops through which the learning rate rises from zero.
@@ -48,6 +49,7 @@ class SatlasTrainingConfig(BaseModel):
     crop_px: int = Field(default=416, ge=32, multiple_of=32)
     max_crop_px: int | None = Field(default=None, ge=32, multiple_of=32)
     centered_share: float = Field(default=0.0, ge=0, le=1)
+    light_spread: float = Field(default=0.0, ge=0, le=1)
     min_present: float = Field(default=0.25, gt=0, le=1)
     learning_rate: float = Field(default=1e-4, gt=0)
     warmup_examples: int = Field(default=65_536, ge=0)

@@ -107,6 +107,23 @@ def turn(example: Example, quarters: int, *, mirrored: bool) -> Example:
     return Example(example.name, images, target)
 
 
+def vary(example: Example, spread: float, rng: np.random.Generator) -> Example:
+    """An example in other light: channels times random factors, some for all of its images and one for each.
+
+    Args:
+        example: What is varied.
+        spread: Standard deviation of the logarithm of a channel's factor; of an image's factor it is half of that.
+        rng: What decides.
+    """
+    of_channels = np.exp(rng.normal(0.0, spread, len(example.images[0].channels)))
+    images = []
+    for image in example.images:
+        factors = of_channels * np.exp(rng.normal(0.0, spread / 2))
+        channels = np.clip(np.round(image.channels * factors[:, None, None]), 0, 255).astype(np.uint8)
+        images.append(TileImage(channels, image.present))
+    return Example(example.name, images, example.target)
+
+
 def _turned(array: NDArray[Any], quarters: int, mirrored: bool) -> NDArray[Any]:
     flipped = array[..., ::-1] if mirrored else array
     return np.rot90(flipped, quarters, axes=(-2, -1))

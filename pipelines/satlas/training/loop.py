@@ -19,7 +19,7 @@ from pipelines.provenance import content_hash, file_sha256, git_commit, package_
 from pipelines.satlas.inference import autocast_for
 from pipelines.satlas.prediction_stage import CONFIG_NAME, WEIGHTS_NAME
 from pipelines.satlas.training.config import SatlasTrainingConfig
-from pipelines.satlas.training.crops import Batch, collate, random_crop
+from pipelines.satlas.training.crops import Batch, collate, random_crop, vary
 from pipelines.satlas.training.curve_files import write_curves
 from pipelines.satlas.training.examples import Example, ExampleSource, objects_of
 from pipelines.satlas.training.plateau import Plateau
@@ -220,7 +220,7 @@ class _Trainer:
             example = self.training[drawn[int(rng.integers(len(drawn)))]]
             crop = random_crop(example, size_px, is_centered, config.min_present, rng)
             if crop is not None:
-                samples.append(crop)
+                samples.append(vary(crop, config.light_spread, rng) if config.light_spread else crop)
             if len(samples) == config.batch_size:
                 return collate(samples, config.model.num_images, config.model.num_channels)
         raise ConfigurationError(

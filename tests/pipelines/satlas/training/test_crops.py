@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.satlas.images import TileImage
-from pipelines.satlas.training.crops import collate, cut, random_crop, turn
+from pipelines.satlas.training.crops import collate, cut, random_crop, turn, vary
 from pipelines.satlas.training.examples import BoxTarget, Example, MaskTarget, ValueTarget
 
 SIZE = 48
@@ -116,3 +116,31 @@ def test_a_batch_has_zeros_where_an_image_lacks_and_leaves_unseen_boxes_out() ->
     harder = collate([Example("h", example.images, difficult)], 2, 9).target[0]
     assert len(harder["boxes"]) == 2
     assert harder["labels"].dtype == torch.int64
+
+
+@given(st.floats(0.05, 0.4), st.integers(0, 10_000))
+def test_other_light_multiplies_channels_of_all_images_and_images_as_a_whole(spread: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    levels = np.full((2, 9, SIZE, SIZE), 60, dtype=np.uint8)
+    everywhere = np.ones((SIZE, SIZE), dtype=np.bool_)
+    target = ValueTarget(np.zeros((SIZE, SIZE), np.float32), everywhere)
+    varied = vary(Example("flat", [TileImage(each, everywhere) for each in levels], target), spread, rng)
+    assert varied.target is target
+    first, second = (image.channels[:, 0, 0].astype(float) for image in varied.images)
+    assert all((image.channels == image.channels[:, :1, :1]).all() for image in varied.images)
+    assert len(set(first)) > 1
+    unclipped = (first < 255) & (second < 255) & (first > 0) & (second > 0)
+    ratios = second[unclipped] / first[unclipped]
+    np.testing.assert_allclose(ratios, np.median(ratios), atol=1.5 / first[unclipped].min() * (1 + ratios.max()))
+
+
+def test_other_light_leaves_what_is_black_black_and_spreads_as_said() -> None:
+    channels = np.full((9, 1, 1), 100, dtype=np.uint8)
+    channels[0] = 0
+    present = np.ones((1, 1), dtype=np.bool_)
+    example = Example("pixel", [TileImage(channels, present)], ValueTarget(np.zeros((1, 1), np.float32), present))
+    rng = np.random.default_rng(0)
+    values = np.array([vary(example, 0.2, rng).images[0].channels[:, 0, 0] for _ in range(2000)], dtype=float)
+    assert (values[:, 0] == 0).all()
+    spread = np.log(values[:, 1:] / 100).std()
+    assert abs(spread - np.hypot(0.2, 0.1)) < 0.01
