@@ -155,7 +155,12 @@ def _predict_task(
     from pipelines.features.encoding import choose_device
     from pipelines.provenance import file_sha256
     from pipelines.satlas.inference_config import InferenceConfig
-    from pipelines.satlas.prediction_stage import find_satlas_weights, open_satlas_model, predict_windows
+    from pipelines.satlas.prediction_stage import (
+        find_satlas_weights,
+        open_satlas_model,
+        predict_windows,
+        read_score_thresholds,
+    )
 
     settings = config.model_dump(include=set(InferenceConfig.model_fields))
     weights = Path(config.weights[task]).expanduser()
@@ -167,6 +172,7 @@ def _predict_task(
         month,
         weights_sha256=file_sha256(find_satlas_weights(task, weights)[0]),
         config=InferenceConfig.model_validate(settings),
+        score_thresholds=read_score_thresholds(weights),
     )
 
 

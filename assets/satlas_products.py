@@ -15,7 +15,12 @@ class SatlasProductsConfig(dg.Config):
     """How predictions become products."""
 
     tasks: list[str] = Field(default=TASKS, description="Tasks to publish; one without predictions is noted.")
-    min_score: float = Field(default=0.5, ge=0, le=1, description="Objects with a lower score are left out.")
+    min_score: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Objects with a lower score are left out; default: the training's, or 0.5.",
+    )
     merge_distance_m: float = Field(default=50.0, gt=0, description="Points of a month nearer than this are one.")
     gap_m: float = Field(default=10.0, ge=0, description="Widest gap closed between polygons, about a pixel.")
     min_area_m2: float = Field(default=800.0, ge=0, description="Smaller polygons are left out.")

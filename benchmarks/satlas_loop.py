@@ -46,7 +46,12 @@ from pipelines.satlas.history import places_of
 from pipelines.satlas.inference_config import InferenceConfig
 from pipelines.satlas.months import month_number
 from pipelines.satlas.observations import ObservedMonth
-from pipelines.satlas.prediction_stage import find_satlas_weights, open_satlas_model, predict_windows
+from pipelines.satlas.prediction_stage import (
+    find_satlas_weights,
+    open_satlas_model,
+    predict_windows,
+    read_score_thresholds,
+)
 from pipelines.satlas.predictions import TileGrid, list_predictions, read_record
 from pipelines.satlas.product_config import ProductConfig
 from pipelines.satlas.products import build_products
@@ -157,7 +162,10 @@ def predict_months(root: Path, task: str, weights: Path, months: list[str]) -> N
     model = open_satlas_model(task, weights, torch.device("cpu"))
     sha256 = file_sha256(find_satlas_weights(task, weights)[0])
     for month in months:
-        run = predict_windows(root, model, task, month, weights_sha256=sha256, config=INFERENCE)
+        run = predict_windows(
+            root, model, task, month, weights_sha256=sha256, config=INFERENCE,
+            score_thresholds=read_score_thresholds(weights),
+        )  # fmt: skip
         if run.failures:
             raise SystemExit(f"{month}: {run.failures}")
         build_products(root, task, month, ProductConfig())

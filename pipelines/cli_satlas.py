@@ -52,7 +52,12 @@ def _predict(options: argparse.Namespace) -> int:
     from pipelines.provenance import file_sha256
     from pipelines.satlas.inference_config import InferenceConfig
     from pipelines.satlas.months import validate_month
-    from pipelines.satlas.prediction_stage import find_satlas_weights, open_satlas_model, predict_tiles
+    from pipelines.satlas.prediction_stage import (
+        find_satlas_weights,
+        open_satlas_model,
+        predict_tiles,
+        read_score_thresholds,
+    )
     from pipelines.satlas.predictions import read_predictions
 
     try:
@@ -71,6 +76,7 @@ def _predict(options: argparse.Namespace) -> int:
         weights_sha256=file_sha256(find_satlas_weights(options.task, options.weights)[0]),
         boa_add_offset=options.offset,
         config=config,
+        score_thresholds=read_score_thresholds(options.weights),
     )
     if run.failures:
         raise ArtefactError(run.failures[tile])

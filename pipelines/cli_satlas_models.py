@@ -101,7 +101,12 @@ def _predictions(options: argparse.Namespace) -> int:
     from pipelines.features.encoding import choose_device
     from pipelines.provenance import file_sha256
     from pipelines.satlas.inference_config import InferenceConfig
-    from pipelines.satlas.prediction_stage import find_satlas_weights, open_satlas_model, predict_windows
+    from pipelines.satlas.prediction_stage import (
+        find_satlas_weights,
+        open_satlas_model,
+        predict_windows,
+        read_score_thresholds,
+    )
 
     try:
         config = InferenceConfig(window_px=options.window, overlap_px=options.overlap, batch_size=options.batch_size)
@@ -112,7 +117,13 @@ def _predictions(options: argparse.Namespace) -> int:
     failed = False
     for month in options.month:
         run = predict_windows(
-            workspace_root(options.root), model, options.task, month, weights_sha256=sha256, config=config
+            workspace_root(options.root),
+            model,
+            options.task,
+            month,
+            weights_sha256=sha256,
+            config=config,
+            score_thresholds=read_score_thresholds(options.weights),
         )
         print(f"{options.task} {month}: {len(run.made)} tiles predicted, {len(run.kept)} there already")
         for tile, cause in run.failures.items():

@@ -18,20 +18,28 @@ from pipelines.satlas.observations import ObservedMonth
 from pipelines.satlas.predictions import (
     RECORD_FILE,
     TASK_KINDS,
+    THRESHOLDS_NAME,
     TileGrid,
+    TilePredictions,
     list_predictions,
     read_predictions,
     read_record,
 )
-from pipelines.satlas.product_config import PUBLISHED_CATEGORIES, UNPUBLISHED_CATEGORIES, ProductConfig
+from pipelines.satlas.product_config import (
+    DEFAULT_MIN_SCORE,
+    PUBLISHED_CATEGORIES,
+    UNPUBLISHED_CATEGORIES,
+    ProductConfig,
+)
 
 if TYPE_CHECKING:
     import geopandas
+    import pandas
 
 logger = logging.getLogger(__name__)
 
 MERGING_SETTINGS: Final = {"min_score", "merge_distance_m", "gap_m", "min_area_m2"}
-MERGING_VERSION: Final = 1
+MERGING_VERSION: Final = 2
 """Raised where merging changes, so that what was kept is made again."""
 
 
@@ -115,7 +123,8 @@ def _merge_tiles(
         assert tile.objects is not None
         kept, wrong = usable_objects(tile.objects, (*names, *UNPUBLISHED_CATEGORIES), polygons=polygons)
         rejected.update(wrong)
-        objects.append(kept[(kept["score"] >= config.min_score) & kept["category"].isin(list(names))])
+        is_likely = kept["score"] >= _least_scores(kept, tile, config)
+        objects.append(kept[is_likely & kept["category"].isin(list(names))])
     observed = ObservedMonth(tiles)
     gathered = gather_lonlat(objects)
     seen = observed.num_periods(places_of(gathered)) > 0
@@ -126,6 +135,15 @@ def _merge_tiles(
     if tiles and not failures:
         _keep(path, key, found)
     return found
+
+
+def _least_scores(
+    objects: "geopandas.GeoDataFrame", tile: TilePredictions, config: ProductConfig
+) -> "float | pandas.Series":
+    """The score that each object must reach."""
+    if config.min_score is not None:
+        return config.min_score
+    return objects["category"].map(tile.parents.get(THRESHOLDS_NAME, {})).fillna(DEFAULT_MIN_SCORE)
 
 
 def _keep(path: Path, key: str, found: MonthObjects) -> None:

@@ -19,6 +19,7 @@ from pipelines.satlas.inference_config import InferenceConfig
 from pipelines.satlas.predictions import (
     RECORD_FILE,
     TASK_KINDS,
+    THRESHOLDS_NAME,
     TileGrid,
     prediction_folder,
     read_record,
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS_NAME: Final = "weights.pth"
 CONFIG_NAME: Final = "config.json"
+TRAINING_RECORD_NAME: Final = "record.json"
 _HEAD_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "polygons": ("binary_segmentation", "segmentation"),
     "points": ("detection",),
@@ -115,6 +117,25 @@ def _own_config(task: str, path: Path) -> SatlasConfig:
     return config
 
 
+def read_score_thresholds(path: Path) -> dict[str, float]:
+    """Scores from which a training would publish points, by category; none of weights that were not trained here.
+
+    Args:
+        path: As `find_satlas_weights` takes it.
+
+    Raises:
+        ArtefactError: The training's record cannot be read.
+    """
+    record = path / TRAINING_RECORD_NAME
+    if not path.is_dir() or not (path / WEIGHTS_NAME).is_file() or not record.is_file():
+        return {}
+    try:
+        found = json.loads(record.read_text()).get(THRESHOLDS_NAME, {})
+        return {str(name): float(value) for name, value in found.items()}
+    except (json.JSONDecodeError, AttributeError, TypeError, ValueError) as error:
+        raise ArtefactError(f"{record}: no record of a Satlas training ({error}); train it again") from error
+
+
 def _archived(task: str, models: Path) -> Path:
     """``models/TASK/best.pth``, as the archive has it, or the only other file there."""
     best = models / task / ARCHIVE_WEIGHTS_NAME
@@ -163,6 +184,7 @@ def predict_tiles(
     weights_sha256: str,
     boa_add_offset: int = 0,
     config: InferenceConfig | None = None,
+    score_thresholds: Mapping[str, float] | None = None,
 ) -> PredictionRun:
     """Predicts tiles of named images one after the other; one that fails is noted, the others go on.
 
@@ -178,6 +200,7 @@ def predict_tiles(
         weights_sha256: Of the model.
         boa_add_offset: Added to digital numbers, 0 or -1000.
         config: Windows and thresholds.
+        score_thresholds: Recorded for products, see `read_score_thresholds`.
     """
 
     def source(paths: Sequence[Path]) -> _Source:
@@ -188,7 +211,8 @@ def predict_tiles(
         return _Source(identity, lambda: _Content(*read_tile_images(list(paths), boa_add_offset)))
 
     sources = {tile: source(paths) for tile, paths in tiles.items()}
-    return _predict(root, model, task, month, sources, weights_sha256, config or InferenceConfig())
+    made_by = _made_by(weights_sha256, score_thresholds)
+    return _predict(root, model, task, month, sources, made_by, config or InferenceConfig())
 
 
 def predict_windows(
@@ -199,6 +223,7 @@ def predict_windows(
     *,
     weights_sha256: str,
     config: InferenceConfig | None = None,
+    score_thresholds: Mapping[str, float] | None = None,
 ) -> PredictionRun:
     """Predicts every finished window of a month, as `predict_tiles` does; a tile without an image is nowhere observed.
 
@@ -209,6 +234,7 @@ def predict_windows(
         month: ``YYYY-MM``.
         weights_sha256: Of the model.
         config: Windows and thresholds.
+        score_thresholds: Recorded for products, see `read_score_thresholds`.
     """
 
     def source(folder: Path) -> _Source:
@@ -220,7 +246,13 @@ def predict_windows(
         return _Source(lambda: {"windows_sha256": windows_sha256(read_windows_record(folder))}, read)
 
     sources = {folder.name: source(folder) for folder in list_windows(root, month)}
-    return _predict(root, model, task, month, sources, weights_sha256, config or InferenceConfig())
+    made_by = _made_by(weights_sha256, score_thresholds)
+    return _predict(root, model, task, month, sources, made_by, config or InferenceConfig())
+
+
+def _made_by(weights_sha256: str, score_thresholds: Mapping[str, float] | None) -> dict[str, Any]:
+    thresholds = {THRESHOLDS_NAME: dict(score_thresholds)} if score_thresholds else {}
+    return {"weights_sha256": weights_sha256, **thresholds}
 
 
 def _predict(
@@ -229,14 +261,14 @@ def _predict(
     task: str,
     month: str,
     sources: Mapping[str, _Source],
-    weights_sha256: str,
+    made_by: Mapping[str, Any],
     config: InferenceConfig,
 ) -> PredictionRun:
     run = PredictionRun()
     progress = Progress(logger, f"{task} {month}", len(sources), "tiles")
     for tile, source in sources.items():
         try:
-            parents = {"weights_sha256": weights_sha256, **source.identity()}
+            parents = {**made_by, **source.identity()}
             folder = prediction_folder(root, task, month, tile)
             if _is_there(folder, {**parents, "radiometry": RADIOMETRY, "config": config.model_dump(mode="json")}):
                 run.kept.append(folder)

@@ -29,6 +29,8 @@ VALUES_FILE: Final = "values.tif"
 OBSERVED_FILE: Final = "observed.tif"
 RECORD_FILE: Final = "record.json"
 PREDICTION_FORMAT: Final = 1
+THRESHOLDS_NAME: Final = "score_thresholds"
+"""In the record of a training and in the parents of its predictions: scores from which to publish, by category."""
 
 PredictionKind = Literal["points", "polygons", "values"]
 TASK_KINDS: Final[Mapping[str, PredictionKind]] = MappingProxyType(
@@ -103,7 +105,8 @@ class TilePredictions:
             the task predicts objects.
         periods: First day of each period that images were looked for in, ``YYYY-MM-DD``.
         missing_periods: Those of which the tile has no image at all.
-        parents: What made it: such as ``weights_sha256``, ``config_sha256``, ``windows_sha256``, ``radiometry``.
+        parents: What made it: such as ``weights_sha256``, ``config_sha256``, ``windows_sha256``, ``radiometry``,
+            ``score_thresholds``.
     """
 
     task: str

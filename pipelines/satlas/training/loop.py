@@ -17,7 +17,8 @@ from pipelines.atomic import write_json
 from pipelines.errors import ArtefactError, ConfigurationError
 from pipelines.provenance import content_hash, file_sha256, git_commit, package_versions
 from pipelines.satlas.inference import autocast_for
-from pipelines.satlas.prediction_stage import CONFIG_NAME, WEIGHTS_NAME
+from pipelines.satlas.prediction_stage import CONFIG_NAME, TRAINING_RECORD_NAME, WEIGHTS_NAME
+from pipelines.satlas.predictions import THRESHOLDS_NAME
 from pipelines.satlas.training.config import SatlasTrainingConfig
 from pipelines.satlas.training.crops import Batch, collate, random_crop, vary
 from pipelines.satlas.training.curve_files import write_curves
@@ -32,7 +33,6 @@ from satclip_model.satlas import SatlasModel, build_satlas
 
 logger = logging.getLogger(__name__)
 
-RECORD_NAME: Final = "record.json"
 STATE_NAME: Final = "training_state.ckpt"
 COLUMNS: Final = (
     "epoch", "step", "train_loss", "val_metric", "learning_rate", "samples_per_s", "elapsed_s", "left_s",
@@ -71,6 +71,7 @@ class _State:
     plateau: dict[str, Any] = field(default_factory=dict)
     best_metric: float | None = None
     best_epoch: int = 0
+    score_thresholds: dict[str, float] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
 
 
@@ -108,7 +109,7 @@ def train_satlas(
             f"{len(training)} examples to train on and {len(validation)} to validate on; expected some of each"
         )
     device = device or torch.device("cpu")
-    network = (model or build_satlas(config.model, config.seed)).to(device)
+    network = (model or build_satlas(config.model, config.seed)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     record = _describe(config, parents or {}, training, validation, pretrained=model is not None)
     trainer = _Trainer(network, training, validation, config, folder, record)
     if not _is_finished(folder, record):
@@ -124,7 +125,7 @@ def open_satlas_run(folder: Path) -> SatlasRun:
     Raises:
         ArtefactError: It is not finished.
     """
-    path = folder / RECORD_NAME
+    path = folder / TRAINING_RECORD_NAME
     if not path.is_file():
         raise ArtefactError(f"{folder}: no finished training of a Satlas model; run satclip satlas train")
     record = json.loads(path.read_text())
@@ -271,9 +272,17 @@ class _Trainer:
             self.plateau.step(loss)
         if self._is_better(metric):
             state.best_metric, state.best_epoch = metric, int(history.rows[-1]["epoch"])
+            state.score_thresholds = self._score_thresholds(scores)
             weights = self.model.state_dict()
             write_whole(self.folder / WEIGHTS_NAME, lambda handle: torch.save(weights, handle))
             write_curves(self.folder, scores.curves)
+
+    def _score_thresholds(self, scores: Scores) -> dict[str, float]:
+        """Scores from which points are published; the pixels of other heads have a threshold of inference."""
+        if self.config.model.heads[0].kind != "detection":
+            return {}
+        found = {name: curve.separating_threshold for name, curve in scores.curves.items()}
+        return {name: value for name, value in found.items() if not math.isnan(value)}
 
     def _is_better(self, metric: float) -> bool:
         best = self.state.best_metric
@@ -288,11 +297,12 @@ class _Trainer:
             )
         write_json(self.folder / CONFIG_NAME, self.config.model.model_dump(mode="json"))
         write_json(
-            self.folder / RECORD_NAME,
+            self.folder / TRAINING_RECORD_NAME,
             {
                 **self.record,
                 "metrics": {METRICS[self.config.model.heads[0].kind]: state.best_metric, "best": state.best_metric},
                 "best_epoch": state.best_epoch,
+                THRESHOLDS_NAME: state.score_thresholds,
                 "num_steps": state.step,
                 "seconds": seconds,
                 "weights_sha256": file_sha256(self.folder / WEIGHTS_NAME),
@@ -358,7 +368,7 @@ def _parents(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_finished(folder: Path, record: Mapping[str, Any]) -> bool:
-    path = folder / RECORD_NAME
+    path = folder / TRAINING_RECORD_NAME
     if not path.is_file():
         return False
     found = json.loads(path.read_text())

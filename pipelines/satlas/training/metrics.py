@@ -53,6 +53,13 @@ class PrecisionRecall:
         index = int(np.argmax(self.f1))
         return float(self.threshold[index]), float(self.f1[index])
 
+    @property
+    def separating_threshold(self) -> float:
+        """Midway between the threshold of the highest F1 and the next lower score; NaN as `best` is."""
+        if np.isnan(self.best[0]):
+            return float("nan")
+        return float(self.threshold[np.argmax(self.f1) :][:2].mean())
+
 
 def curve_of_matches(scores: NDArray[np.float64], is_right: NDArray[np.bool_], num_positive: int) -> PrecisionRecall:
     """The curve of predictions of which it is known whether they are right; equal scores count together."""

@@ -27,7 +27,13 @@ GRID = TileGrid(32631, WEST, NORTH, 10.0, SIDE, SIDE)
 
 
 def write_turbines(
-    root: Path, month: str, places_px: Sequence[tuple[float, float]], *, clouded: bool = False, tile: str = "a"
+    root: Path,
+    month: str,
+    places_px: Sequence[tuple[float, float]],
+    *,
+    clouded: bool = False,
+    tile: str = "a",
+    parents: Mapping[str, object] | None = None,
 ) -> None:
     """A tile of one square kilometer whose right half is clouded over."""
     observed = np.full((2, 2), 3, dtype=np.uint8)
@@ -35,7 +41,9 @@ def write_turbines(
     geometry = [shapely.Point(WEST + 10 * column, NORTH - 10 * row) for row, column in places_px]
     values = {"category": ["wind_turbine"] * len(geometry), "score": [0.75] * len(geometry)}
     objects = geopandas.GeoDataFrame(values, geometry=geometry, crs="EPSG:32631")
-    write_predictions(root, TilePredictions("wind_turbine", month, tile, GRID, observed, objects))
+    write_predictions(
+        root, TilePredictions("wind_turbine", month, tile, GRID, observed, objects, parents=parents or {})
+    )
 
 
 def write_farm(root: Path, month: str, sides_px: Mapping[float, float]) -> None:
@@ -214,6 +222,20 @@ def test_a_broken_tile_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="no predictions of wind_turbine in 2022-01"):
         build(tmp_path, MONTHS[:1])
     assert len(features(tmp_path, MONTHS[0])) == 1
+
+
+@pytest.mark.parametrize(
+    ("of_training", "of_settings", "published"),
+    [({}, None, 1), ({"wind_turbine": 0.8}, None, 0), ({"wind_turbine": 0.7}, None, 1), ({"other": 0.8}, None, 1),
+     ({"wind_turbine": 0.8}, 0.5, 1), ({"wind_turbine": 0.6}, 0.8, 0)],
+)  # fmt: skip
+def test_points_are_published_from_the_score_of_their_training(
+    of_training: dict[str, float], of_settings: float | None, published: int, tmp_path: Path
+) -> None:
+    """Those written here have 0.75."""
+    write_turbines(tmp_path, MONTHS[0], [STAYING], parents={"score_thresholds": of_training})
+    config = ProductConfig(min_score=of_settings)
+    assert len(month_objects.read_month(tmp_path, "wind_turbine", MONTHS[0], config).objects) == published
 
 
 def test_a_month_is_merged_again_only_where_its_tiles_or_settings_changed(

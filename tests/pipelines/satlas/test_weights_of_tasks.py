@@ -7,7 +7,7 @@ import torch
 
 from pipelines.atomic import write_json
 from pipelines.errors import ArtefactError
-from pipelines.satlas.prediction_stage import find_satlas_weights, open_satlas_model
+from pipelines.satlas.prediction_stage import find_satlas_weights, open_satlas_model, read_score_thresholds
 from satclip_model.satlas import EXPLORER_CONFIGS, SatlasConfig, build_satlas
 from satclip_model.satlas.config import DetectionConfig, RegressionConfig, SegmentationConfig
 
@@ -41,6 +41,18 @@ def test_a_trained_model_opens_by_its_folder(tmp_path: Path) -> None:
     assert not model.training
     expected = build_satlas(SMALL, 4).state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_training_says_from_which_score_to_publish(tmp_path: Path) -> None:
+    folder = _training(tmp_path / "turbines", SMALL)
+    assert read_score_thresholds(folder) == {}
+    write_json(folder / "record.json", {"score_thresholds": {"wind_turbine": 0.9}})
+    assert read_score_thresholds(folder) == {"wind_turbine": 0.9}
+    assert read_score_thresholds(folder / "weights.pth") == {}
+    assert read_score_thresholds(_archive(tmp_path / "archive", "solar_farm/best.pth")) == {}
+    write_json(folder / "record.json", {"score_thresholds": ["wind_turbine"]})
+    with pytest.raises(ArtefactError, match="no record of a Satlas training"):
+        read_score_thresholds(folder)
 
 
 @pytest.mark.parametrize("task", sorted(EXPLORER_CONFIGS))

@@ -13,6 +13,7 @@ import torch
 
 from pipelines.errors import ArtefactError, ConfigurationError
 from pipelines.satlas.images import TileImage
+from pipelines.satlas.prediction_stage import read_score_thresholds
 from pipelines.satlas.training.config import SatlasTrainingConfig
 from pipelines.satlas.training.examples import BoxTarget, Example, MaskTarget, ValueTarget
 from pipelines.satlas.training.loop import train_satlas
@@ -71,6 +72,9 @@ def test_a_training_leaves_weights_curves_and_a_record(kind: str, tmp_path: Path
     history = pd.read_csv(run.folder / "training_log.csv")
     assert history["step"].tolist() == [2, 4, 6]
     assert run.record["num_steps"] == 6
+    thresholds = read_score_thresholds(run.folder)
+    assert set(thresholds) == ({"bright"} if kind == "box" else set())
+    assert all(0 < each < 1 for each in thresholds.values())
     best = history["val_metric"].min() if kind == "value" else history["val_metric"].max()
     assert run.metric == pytest.approx(best)
     assert (run.folder / "precision_recall.png").is_file() == (kind != "value")

@@ -35,6 +35,20 @@ def test_counts_by_score_give_the_same_curve(rows: list[tuple[int, bool]]) -> No
     np.testing.assert_allclose(counted.threshold, listed.threshold)
 
 
+@given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=1, max_size=60))
+def test_the_separating_threshold_publishes_what_the_best_f1_counts(rows: list[tuple[int, bool]]) -> None:
+    scores, right = np.array([score / 20 for score, _ in rows]), np.array([flag for _, flag in rows])
+    curve = curve_of_matches(scores, right, int(right.sum()))
+    if not right.any():
+        assert np.isnan(curve.separating_threshold)
+        return
+    lower = scores[scores < curve.best[0]]
+    assert curve.separating_threshold == pytest.approx(
+        (curve.best[0] + lower.max(initial=-1)) / 2 if len(lower) else curve.best[0]
+    )
+    assert ((scores >= curve.separating_threshold) == (scores >= curve.best[0])).all()
+
+
 def test_what_was_not_found_lowers_recall() -> None:
     curve = curve_of_matches(np.array([0.9, 0.8, 0.7]), np.array([True, False, True]), 4)
     assert curve.average_precision == pytest.approx(1 / 4 * 1 + 1 / 4 * 2 / 3)
