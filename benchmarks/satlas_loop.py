@@ -80,8 +80,8 @@ NUM_PERIODS: Final = 4
 TILE_PX: Final = 512
 MINIMUM_F1, MINIMUM_AP, MINIMUM_DATED, MAXIMUM_MINUTES, MAXIMUM_CHANGED = 0.8, 0.7, 0.8, 20.0, 0.01
 MATCH_M: Final = {"solar_farm": 150.0, "wind_turbine": 100.0}
-INFERENCE: Final = InferenceConfig(window_px=256, overlap_px=64, batch_size=1)
-"""Nine windows per tile."""
+INFERENCE: Final = InferenceConfig(window_px=256, overlap_px=128, batch_size=1)
+"""Sixteen windows per tile and its margin, on one lattice whatever the grid of tiles."""
 SEED: Final = 0
 VALIDATION_SEED: Final = 1
 _INSET_M: Final = 30.0

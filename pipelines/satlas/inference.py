@@ -53,10 +53,14 @@ def predict_tile(
 ) -> TilePredictions:
     """Predictions of a model on the images of one tile.
 
-    Pixels of overlapping windows are means weighted by a raised cosine; boxes count where their middle is at least a
-    quarter of the overlap away from an edge of the window that is not the tile's, and then once within
-    ``merge_distance_m``. Where no image has a value, nothing is predicted. The margin is seen, not predicted, but for
-    points up to ``merge_distance_m`` outside: the tile they lie in may have placed them here.
+    Pixels of overlapping windows are means weighted by a raised cosine. A box counts in the window that shows most
+    around it: its middle is at least half of the overlap less ``merge_distance_m`` away from the edge, so that none is
+    lost between two windows that place it differently; then once within that distance. Where no image has a value,
+    nothing is predicted. The margin is seen, not predicted, but for points up to ``merge_distance_m`` outside: the tile
+    in which they lie may have placed them here.
+
+    Where the overlap is half a window, the margin a quarter, and tiles are whole numbers of half windows, all tiles
+    together go over one lattice of windows: points do not depend on where tiles begin.
 
     Args:
         model: In evaluation mode, on any device; one head.
@@ -227,11 +231,12 @@ def predict_points(
         Column and row in pixels from the tile's upper left corner, shape (n, 2); category, counted from 0; score.
     """
     rows: list[NDArray[np.float64]] = [np.zeros((0, 4))]
+    border_px = max(config.overlap_px / 2 - config.merge_distance_m / grid.resolution_m, 0.0)
     for window, given in run_windows(model, grid, images, config):
         boxes = given["boxes"].astype(np.float64)
         column, row = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
-        kept = _is_inner(row, window.row, window.size_px, grid.height_px, config)
-        kept &= _is_inner(column, window.column, window.size_px, grid.width_px, config)
+        kept = _is_own(row, window.row, window.size_px, grid.height_px, border_px)
+        kept &= _is_own(column, window.column, window.size_px, grid.width_px, border_px)
         kept &= given["scores"] >= config.min_score
         placed = [column + window.column, row + window.row, given["labels"] - 1, given["scores"]]
         rows.append(np.column_stack(placed)[kept])
@@ -260,17 +265,10 @@ def _points(
     return _frame(points(x_m, y_m), [head.categories[each] for each in category], score, grid)
 
 
-def _is_inner(
-    middle: NDArray[np.float64], start: int, size_px: int, tile_px: int, config: InferenceConfig
-) -> NDArray[np.bool_]:
-    """Whether positions are a quarter of the overlap away from edges of a window that are not the tile's.
-
-    Both windows of an overlap see a strip of half its width, so that a box that one of them places a little aside is
-    not lost between them.
-    """
-    margin = config.overlap_px / 4
-    low = 0.0 if start == 0 else margin
-    high = size_px if start + size_px >= tile_px else size_px - margin
+def _is_own(middle: NDArray[np.float64], start: int, size_px: int, tile_px: int, border_px: float) -> NDArray[np.bool_]:
+    """Whether positions are so far from the edges of a window that are not the tile's."""
+    low = 0.0 if start == 0 else border_px
+    high = size_px if start + size_px >= tile_px else size_px - border_px
     return np.asarray((middle >= low) & (middle < high) & (middle + start < tile_px))
 
 

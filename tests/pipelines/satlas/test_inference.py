@@ -1,13 +1,16 @@
 """Inference with models whose answer is known from the pixels, and once with a real network."""
 
+import itertools
+
 import numpy as np
 import pytest
 import rasterio
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import Transformer
 from scipy import ndimage
-from shapely import box
+from shapely import Point, box
 from torch import nn
 
 from pipelines.cli import main
@@ -15,6 +18,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.satlas.images import TileImage, read_tile_images, satlas_channels
 from pipelines.satlas.inference import predict_tile, tile_windows
 from pipelines.satlas.inference_config import InferenceConfig
+from pipelines.satlas.merging import gather_lonlat, merge_points
 from pipelines.satlas.prediction_stage import predict_tiles
 from pipelines.satlas.predictions import TileGrid, read_predictions
 from pipelines.sentinel2 import BANDS
@@ -133,6 +137,60 @@ def test_four_tiles_with_margins_say_what_one_tile_says(cells, margin_px):
     expected = {(500_000 + 10 * (column + 2), 5_000_000 - 10 * (row + 2)) for row, column in places}
     west, south, east, north = outer.bounds_m
     assert {(x, y) for x, y in expected if west <= x < east and south < y <= north} <= points <= expected
+
+
+class JudgesByPlace(ReadsPixels):
+    """Boxes whose score and place depend on where in the window they are, as those of a real network do."""
+
+    def boxes(self, shown):
+        found = super().boxes(shown)
+        middle = (found["boxes"][:, :2] + found["boxes"][:, 2:]) / 2
+        found["scores"] = 0.2 + 0.7 * torch.frac(middle @ torch.tensor([0.17, 0.31]))
+        found["boxes"] = found["boxes"] + torch.frac(middle[:, :1] * 0.37)
+        return found
+
+
+@given(
+    st.lists(st.tuples(st.integers(3, 26), st.integers(3, 26)), min_size=20, max_size=60, unique=True),
+    st.sampled_from([(32, 0), (0, 32), (32, 32), (64, 96)]),
+)
+@settings(max_examples=4, deadline=None)
+def test_points_do_not_depend_on_where_tiles_begin(cells, shift):
+    """Windows that overlap by half, margins of a quarter, tiles of whole half windows."""
+    model, margin_px, tile_px, side_px = JudgesByPlace(DetectionConfig(categories=("wind_turbine",))), 16, 96, 360
+    bright = np.zeros((side_px, side_px), dtype=np.uint8)
+    for row, column in cells:
+        bright[12 * row : 12 * row + 3, 12 * column : 12 * column + 3] = 250
+    config = InferenceConfig(window_px=64, overlap_px=32)
+
+    def all_points(first_row, first_column):
+        frames = []
+        for row, column in itertools.product(
+            range(first_row, side_px - tile_px, tile_px), range(first_column, side_px - tile_px, tile_px)
+        ):
+            grid = TileGrid(32633, 500_000.0 + 10 * column, 5_000_000.0 - 10 * row, 10.0, tile_px, tile_px)
+            seen = np.zeros((9, tile_px + 2 * margin_px, tile_px + 2 * margin_px), dtype=np.uint8)
+            rows, columns = np.arange(row, row + tile_px + 2 * margin_px), np.arange(column, column + seen.shape[2])
+            padded = np.pad(bright, margin_px)
+            seen[BRIGHT] = padded[np.ix_(rows, columns)]
+            image = TileImage(seen, np.ones(seen.shape[1:], dtype=bool))
+            found = predict_tile(model, "wind_turbine", "2022-05", "t", grid, [image], config, margin_px=margin_px)
+            frames.append(found.objects)
+        merged = merge_points(gather_lonlat(frames), 50.0)
+        rows = zip(merged.geometry, merged["score"], strict=True)
+        return {(round(point.x, 6), round(point.y, 6), round(score, 5)) for point, score in rows}
+
+    x, y = Transformer.from_crs(32633, 4326, always_xy=True).transform(
+        [501_300, 501_300, 502_300, 502_300], [4_998_700, 4_997_700, 4_998_700, 4_997_700]
+    )
+    inner = [box(max(x[:2]), max(y[1], y[3]), min(x[2:]), min(y[0], y[2]))]
+
+    def well_inside(points):
+        return {point for point in points if inner[0].contains(Point(point[:2]))}
+
+    still = well_inside(all_points(0, 0))
+    assert still == well_inside(all_points(*shift))
+    assert len(still) > 3
 
 
 def test_values_are_those_of_the_model_and_nothing_is_said_where_no_image_is():
