@@ -24,7 +24,7 @@ demo: $(INSTALLED) $(INSTANCE) ## Run the whole chain on the embedded sandbox an
 	@satclip summary
 
 test: $(INSTALLED) ## Run all tests
-	@pytest -n 2 --dist loadscope --no-loadscope-reorder
+	@pytest -n 2 --dist loadscope --no-loadscope-reorder --max-worker-restart=0
 
 drill: export SATCLIP_DRILL_SEEDS := $(SEEDS)
 drill: $(INSTALLED) ## Disturb 50 builds and compare them with an undisturbed one (another number: make drill SEEDS=...)

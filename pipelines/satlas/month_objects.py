@@ -15,6 +15,7 @@ from pipelines.satlas.geometry import areas_m2
 from pipelines.satlas.history import places_of
 from pipelines.satlas.merging import gather_lonlat, merge_points, merge_polygons, usable_objects
 from pipelines.satlas.observations import ObservedMonth
+from pipelines.satlas.pending import pending_tiles
 from pipelines.satlas.predictions import (
     RECORD_FILE,
     TASK_KINDS,
@@ -69,10 +70,12 @@ class MonthObjects:
 def read_month(root: Path, task: str, month: str, config: ProductConfig) -> MonthObjects:
     """All tiles of a month as one set of objects; a tile that cannot be read is noted, the others go on.
 
+    A month that is not predicted to its end has none.
+
     What was merged is kept in ``satlas/merged/TASK`` and taken from there while the tiles' records and the settings
     of merging stay the same, so that a new month does not read the tiles of all earlier ones.
     """
-    folders = list_predictions(root, task, month)
+    folders = [] if pending_tiles(root, task, month) else list_predictions(root, task, month)
     hashes = {folder.name: file_sha256(folder / RECORD_FILE) for folder in folders}
     settings = config.model_dump(mode="json", include=MERGING_SETTINGS)
     key = content_hash({"tiles": hashes, "config": settings, "version": MERGING_VERSION})

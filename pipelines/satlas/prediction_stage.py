@@ -16,6 +16,7 @@ from pipelines.provenance import content_hash, file_sha256
 from pipelines.satlas.images import RADIOMETRY, TileImage, read_tile_images
 from pipelines.satlas.inference import predict_tile
 from pipelines.satlas.inference_config import InferenceConfig
+from pipelines.satlas.pending import clear_pending, mark_pending
 from pipelines.satlas.predictions import (
     RECORD_FILE,
     TASK_KINDS,
@@ -40,6 +41,7 @@ _HEAD_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "points": ("detection",),
     "values": ("regression",),
 }
+_TOLD: Final = (SatclipError, ValueError, OSError)
 ARCHIVE_WEIGHTS_NAME: Final = "best.pth"
 """Below ``models/TASK/`` of the published archive. Source: allenai/satlas, README.md and configs (SavePath)."""
 
@@ -265,25 +267,57 @@ def _predict(
     config: InferenceConfig,
 ) -> PredictionRun:
     run = PredictionRun()
-    progress = Progress(logger, f"{task} {month}", len(sources), "tiles")
+    begun = _begin(root, task, month, sources, made_by, config, run)
+    mark_pending(root, task, month, begun)
+    if run.kept:
+        logger.info("%s %s: %d tiles are there from before", task, month, len(run.kept))
+    progress = Progress(logger, f"{task} {month}", len(begun), "tiles")
+    for tile, parents in begun.items():
+        try:
+            content = sources[tile].read()
+            found = predict_tile(
+                model, task, month, tile, content.grid, content.images, config, parents, content.margin_px
+            )
+            known = replace(found, periods=content.periods, missing_periods=content.missing_periods)
+            run.made.append(write_predictions(root, known))
+        except _TOLD as error:
+            _tell(run, tile, error)
+        clear_pending(root, task, month, tile)
+        progress.advance()
+    return run
+
+
+def _begin(
+    root: Path,
+    task: str,
+    month: str,
+    sources: Mapping[str, _Source],
+    made_by: Mapping[str, Any],
+    config: InferenceConfig,
+    run: PredictionRun,
+) -> dict[str, dict[str, Any]]:
+    """Parents of tiles that are to be predicted; notes those that are there, or cannot be."""
+    given = {"radiometry": RADIOMETRY, "config": config.model_dump(mode="json")}
+    begun = {}
     for tile, source in sources.items():
         try:
             parents = {**made_by, **source.identity()}
-            folder = prediction_folder(root, task, month, tile)
-            if _is_there(folder, {**parents, "radiometry": RADIOMETRY, "config": config.model_dump(mode="json")}):
-                run.kept.append(folder)
-            else:
-                content = source.read()
-                found = predict_tile(
-                    model, task, month, tile, content.grid, content.images, config, parents, content.margin_px
-                )
-                known = replace(found, periods=content.periods, missing_periods=content.missing_periods)
-                run.made.append(write_predictions(root, known))
-        except (SatclipError, ValueError, OSError) as error:
-            logger.warning("tile %s: not predicted: %s", tile, error)
-            run.failures[tile] = str(error)
-        progress.advance()
-    return run
+        except _TOLD as error:
+            _tell(run, tile, error)
+            clear_pending(root, task, month, tile)
+            continue
+        folder = prediction_folder(root, task, month, tile)
+        if _is_there(folder, {**parents, **given}):
+            run.kept.append(folder)
+            clear_pending(root, task, month, tile)
+        else:
+            begun[tile] = parents
+    return begun
+
+
+def _tell(run: PredictionRun, tile: str, error: Exception) -> None:
+    logger.warning("tile %s: not predicted: %s", tile, error)
+    run.failures[tile] = str(error)
 
 
 def _is_there(folder: Path, parents: Mapping[str, Any]) -> bool:

@@ -189,14 +189,14 @@ def predicted_months(root: Path, task: str) -> list[str]:
 
 
 def write_predictions(root: Path, predictions: TilePredictions) -> Path:
-    """Writes a prediction into its folder, the record last; returns the folder. One that was there is replaced.
+    """Writes a prediction into its folder, the record last; returns the folder. All else that was there is removed.
 
     Raises:
         ValueError: See :meth:`TilePredictions.validate`.
     """
     predictions.validate()
     folder = prediction_folder(root, predictions.task, predictions.month, predictions.tile)
-    (folder / RECORD_FILE).unlink(missing_ok=True)
+    remove_predictions(root, predictions.task, predictions.month, predictions.tile)
     if predictions.objects is not None:
         with replacing(folder / OBJECTS_FILE) as partial:
             predictions.objects[["category", "score", "geometry"]].to_parquet(partial, index=False)

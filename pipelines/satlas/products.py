@@ -1,4 +1,4 @@
-"""Monthly products of a task, of all predictions that are there."""
+"""Monthly products of a task, of all months that are predicted."""
 
 import hashlib
 import logging
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.errors import ArtefactError
 from pipelines.patches.shard_lock import exclusive_writer
@@ -14,14 +14,12 @@ from pipelines.provenance import content_hash, git_commit, package_versions
 from pipelines.satlas.history import History, smooth_history, snapshot, stays
 from pipelines.satlas.month_objects import MonthObjects, read_month
 from pipelines.satlas.months import months_between
+from pipelines.satlas.pending import pending_tiles, require_whole
 from pipelines.satlas.predictions import TASK_KINDS, predicted_months
 from pipelines.satlas.product_config import PUBLISHED_CATEGORIES, ProductConfig
 from pipelines.satlas.tracking import track_points, track_polygons
 from pipelines.satlas.vector_files import geojson_text, publishable, validate_product, write_objects
 from pipelines.satlas.versions import HISTORY, Published, products_folder, publish, publish_latest
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -55,18 +53,21 @@ class ProductRun:
 def build_products(root: Path, task: str, month: str, config: ProductConfig) -> ProductRun:
     """Publishes a task's products of a month and revises those of others that its predictions change.
 
-    Products are a function of all predictions that are there: the order in which months are made does not matter, and
-    a second call changes no byte.
+    Products are a function of all months that are predicted to their end: the order in which months are made does not
+    matter, and a second call changes no byte. Another month that inference has begun and not ended takes no part, and
+    what was published of it stays as it is.
 
     Raises:
-        ArtefactError: The month has no prediction that can be read, or products break their schema.
+        ArtefactError: The month has no prediction that can be read or is not predicted to its end, or products break
+            their schema.
         StoreError: Another process publishes products of the task and did not end within an hour.
         ValueError: The task predicts no objects.
     """
     if task not in PUBLISHED_CATEGORIES:
         raise ValueError(f"task is {task!r}; expected one of {', '.join(PUBLISHED_CATEGORIES)}")
     with exclusive_writer(products_folder(root, task), "publication", f"products of {task}", wait_s=LONGEST_WAIT_S):
-        months = [read_month(root, task, each, config) for each in months_between(predicted_months(root, task))]
+        require_whole(root, task, month)
+        months = [read_month(root, task, each, config) for each in months_between(_whole_months(root, task))]
         asked = next((each for each in months if each.month == month), None)
         if asked is None or not asked.tiles:
             told = "none are there" if asked is None else "; ".join(asked.failures.values()) or "none are there"
@@ -76,6 +77,16 @@ def build_products(root: Path, task: str, month: str, config: ProductConfig) -> 
         latest = publish_latest(root, task)
     logger.info("%s %s: %d objects, %d versions made", task, month, counts[month], sum(p.is_new for p in published))
     return ProductRun(published, counts, asked.rejected, asked.failures, latest)
+
+
+def _whole_months(root: Path, task: str) -> list[str]:
+    months = []
+    for month in predicted_months(root, task):
+        if pending_tiles(root, task, month):
+            logger.warning("%s %s takes no part: it is not predicted to its end", task, month)
+        else:
+            months.append(month)
+    return months
 
 
 def smooth_months(task: str, months: Sequence[MonthObjects], config: ProductConfig) -> History:

@@ -15,6 +15,7 @@ from pipelines.errors import ArtefactError
 from pipelines.patches.shard_lock import exclusive_writer
 from pipelines.provenance import content_hash, git_commit, package_versions
 from pipelines.satlas.geometry import wrap_lon
+from pipelines.satlas.pending import require_whole
 from pipelines.satlas.predictions import VALUES_FILE, TileGrid, list_predictions, read_predictions, read_record
 from pipelines.satlas.products import LONGEST_WAIT_S
 from pipelines.satlas.versions import Published, products_folder, publish, publish_latest
@@ -80,10 +81,11 @@ def build_tree_cover(root: Path, month: str, config: TreeCoverConfig) -> tuple[P
     """Publishes the tree cover of a month as ``YYYY-MM/X_Y.tif``; returns the version, and why tiles were left out.
 
     Raises:
-        ArtefactError: The month has no prediction that can be read.
+        ArtefactError: The month has no prediction that can be read, or is not predicted to its end.
         StoreError: Another process publishes tree cover and did not end within an hour.
     """
     with exclusive_writer(products_folder(root, TASK), "publication", "tree cover", wait_s=LONGEST_WAIT_S):
+        require_whole(root, TASK, month)
         sources, hashes, radiometry, failures = _read_sources(root, month)
         if not sources:
             told = "; ".join(failures.values()) or "none are there"

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.errors import ArtefactError
 from pipelines.provenance import file_sha256
 from pipelines.satlas.images import TileImage
 from pipelines.satlas.index import build_index
 from pipelines.satlas.inference_config import InferenceConfig
 from pipelines.satlas.mosaics import periods_of_month
 from pipelines.satlas.prediction_stage import predict_windows
-from pipelines.satlas.predictions import TileGrid, list_predictions, read_predictions
+from pipelines.satlas.predictions import TileGrid, list_predictions, read_predictions, write_predictions
 from pipelines.satlas.product_config import ProductConfig
 from pipelines.satlas.products import build_products
+from pipelines.satlas.versions import HISTORY
 from pipelines.satlas.windows import PeriodImages, write_windows
 from satclip_model.satlas import SatlasConfig, build_satlas
 from satclip_model.satlas.config import SegmentationConfig
@@ -89,7 +91,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 def test_a_run_killed_at_random_leaves_the_same_products(
     undisturbed: tuple[Path, dict[str, object], str], tmp_path: Path
 ) -> None:
-    _, expected, index = undisturbed
+    root, expected, index = undisturbed
     assert len(expected) > 20
     _write_windows(tmp_path)
     rng = random.Random(5)
@@ -111,6 +113,43 @@ def test_a_run_killed_at_random_leaves_the_same_products(
     assert kills >= 2
     assert _content(tmp_path) == expected
     assert build_index(tmp_path).content_sha256 == index
+    assert _versions(tmp_path) == _versions(root)
+
+
+@pytest.mark.parametrize("num_made", [0, 1, NUM_TILES - 1])
+def test_a_month_that_is_not_whole_is_not_published(
+    undisturbed: tuple[Path, dict[str, object], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_made: int
+) -> None:
+    """Whoever publishes another month, or this one, meanwhile."""
+
+    def interrupted(*args: object) -> Path:
+        if len(list_predictions(tmp_path, TASK, MONTHS[1])) == num_made:
+            raise KeyboardInterrupt
+        return write_predictions(*args)
+
+    _write_windows(tmp_path)
+    model = build_satlas(MODEL, seed=3).eval()
+    config = ProductConfig(min_score=0.0, min_area_m2=0.0)
+    predict_windows(tmp_path, model, TASK, MONTHS[0], weights_sha256="0" * 64, config=INFERENCE)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.satlas.prediction_stage.write_predictions", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            predict_windows(tmp_path, model, TASK, MONTHS[1], weights_sha256="0" * 64, config=INFERENCE)
+    assert len(list_predictions(tmp_path, TASK, MONTHS[1])) == num_made
+    with pytest.raises(ArtefactError, match=f"{MONTHS[1]} are unfinished, {NUM_TILES - num_made} tiles are pending"):
+        build_products(tmp_path, TASK, MONTHS[1], config)
+    run = build_products(tmp_path, TASK, MONTHS[0], config)
+    assert [(each.name, each.version) for each in run.published] == [(MONTHS[0], 1), (HISTORY, 1)]
+    _work(tmp_path)
+    root, expected, index = undisturbed
+    assert _content(tmp_path) == expected
+    assert build_index(tmp_path).content_sha256 == index
+    assert _versions(tmp_path) == _versions(root)
+
+
+def _versions(root: Path) -> list[str]:
+    products = root / "satlas" / "products"
+    return sorted(path.parent.relative_to(products).as_posix() for path in products.rglob("record.json"))
 
 
 def test_a_second_run_changes_nothing(undisturbed: tuple[Path, dict[str, object], str]) -> None:

@@ -47,6 +47,16 @@ def test_objects_come_back_and_a_second_writing_gives_the_same_bytes(tmp_path: P
     assert predicted_months(tmp_path, "wind_turbine") == ["2022-10"]
 
 
+def test_what_a_killed_writing_left_is_no_part_of_the_next_prediction(tmp_path: Path) -> None:
+    folder = write_predictions(tmp_path, turbines())
+    expected = (folder / "record.json").read_bytes()
+    (folder / f"observed.tif.{'0' * 32}.partial").write_bytes(b"half")
+    (folder / "values.tif").write_bytes(b"of another task")
+    write_predictions(tmp_path, turbines())
+    assert (folder / "record.json").read_bytes() == expected
+    assert sorted(path.name for path in folder.iterdir()) == ["objects.parquet", "observed.tif", "record.json"]
+
+
 def test_values_come_back_with_their_holes(tmp_path: Path) -> None:
     values = np.linspace(0, 1, 2400, dtype=np.float32).reshape(40, 60)
     values[3, 5] = np.nan

@@ -14,7 +14,14 @@ import shapely
 
 from pipelines.errors import ArtefactError
 from pipelines.satlas import month_objects
-from pipelines.satlas.predictions import TileGrid, TilePredictions, prediction_folder, write_predictions
+from pipelines.satlas.pending import clear_pending, mark_pending
+from pipelines.satlas.predictions import (
+    TileGrid,
+    TilePredictions,
+    prediction_folder,
+    remove_predictions,
+    write_predictions,
+)
 from pipelines.satlas.product_config import ProductConfig
 from pipelines.satlas.products import ProductRun, build_products
 from pipelines.satlas.vector_files import publishable, validate_product
@@ -164,6 +171,28 @@ def test_a_revised_month_gets_a_version_and_keeps_the_one_before(tmp_path: Path)
     assert run.latest == MONTHS[5]
     latest = products_folder(tmp_path, "wind_turbine") / "latest" / "wind_turbine.parquet"
     assert latest.samefile(products_folder(tmp_path, "wind_turbine") / MONTHS[5] / "wind_turbine.parquet")
+
+
+def test_a_month_under_way_takes_no_part_and_stays_as_it_was_published(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for root in (tmp_path / "under_way", tmp_path / "without"):
+        for month in MONTHS[:4]:
+            write_turbines(root, month, [STAYING])
+        build(root, [MONTHS[0]])
+    folder = products_folder(tmp_path / "under_way", "wind_turbine")
+    published = files_of(folder / MONTHS[1])
+    mark_pending(tmp_path / "under_way", "wind_turbine", MONTHS[1], ["a"])
+    remove_predictions(tmp_path / "without", "wind_turbine", MONTHS[1], "a")
+    for root in (tmp_path / "under_way", tmp_path / "without"):
+        write_turbines(root, MONTHS[3], [STAYING, BUILT])
+        assert build(root, [MONTHS[3]]).revised == [MONTHS[3], "history"]
+    assert "wind_turbine 2022-02 takes no part" in caplog.text
+    assert files_of(folder / MONTHS[1]) == published
+    assert features(tmp_path / "under_way", "history") == features(tmp_path / "without", "history")
+    clear_pending(tmp_path / "under_way", "wind_turbine", MONTHS[1], "a")
+    build(tmp_path / "under_way", [MONTHS[1]])
+    assert files_of(folder / MONTHS[1]) == published
 
 
 def test_a_publication_that_was_interrupted_is_completed(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from pipelines.errors import ArtefactError
+from pipelines.satlas.pending import clear_pending, mark_pending
 from pipelines.satlas.predictions import TileGrid, TilePredictions, prediction_folder, write_predictions
 from pipelines.satlas.tree_cover import (
     HALF_WORLD_M,
@@ -132,3 +133,13 @@ def test_weights_fall_to_the_edge_and_bounds_must_ascend() -> None:
     assert edge_distance((3, 4)).tolist() == [[0.5] * 4, [0.5, 1.5, 1.5, 0.5], [0.5] * 4]
     with pytest.raises(ValueError, match="ascend"):
         TreeCoverConfig(class_bounds=(0.1, 0.1, 0.6, 0.9))
+
+
+def test_a_month_that_is_not_whole_is_refused(world: Path) -> None:
+    mark_pending(world, "tree_cover", MONTH, ["left", "beyond"])
+    with pytest.raises(ArtefactError, match=r"unfinished, 2 tiles are pending \(beyond, left\)"):
+        build_tree_cover(world, MONTH, CONFIG)
+    for tile in ("left", "beyond"):
+        clear_pending(world, "tree_cover", MONTH, tile)
+    published, _ = build_tree_cover(world, MONTH, CONFIG)
+    assert not published.is_new
