@@ -8,13 +8,14 @@ band no shift of fewer than 230 pixels keeps the numbers.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import rasterio
 from numpy.typing import ArrayLike, NDArray
 from pyproj import Transformer
+from rasterio.io import MemoryFile
 from rasterio.transform import Affine, from_origin
 from shapely import box, transform
 from shapely.geometry import MultiPolygon, Polygon, mapping
@@ -150,16 +151,14 @@ class CoordinateScene:
 
     def write(self, folder: Path) -> None:
         """Writes the 13 COGs (512-pixel tiles, DEFLATE, overviews by nearest neighbour) below ``folder``."""
+        pixels = CoordinateScene(
+            self.epsg, self.x_ul_m, self.y_ul_m, "", coarsening=self.coarsening, scene_number=self.scene_number,
+            scl_blocks=tuple(self.scl_blocks), background_class=self.background_class,
+        )  # fmt: skip
         for band in (*BANDS, "SCL"):
             path = folder / self.file_name(band)
             path.parent.mkdir(parents=True, exist_ok=True)
-            values = self.scl() if band == "SCL" else self.dn(band)
-            options = {"blocksize": 512, "compress": "DEFLATE", "level": 1, "resampling": "NEAREST"}
-            with rasterio.open(
-                path, "w", driver="COG", count=1, dtype=values.dtype.name, nodata=0, crs=f"EPSG:{self.epsg}",
-                height=len(values), width=len(values), transform=self.transform(band), **options,
-            ) as target:  # fmt: skip
-                target.write(values, 1)
+            path.write_bytes(_cog(pixels, band))
 
     def geometry(self) -> Polygon | MultiPolygon:
         """Outline in longitude and latitude; split where it crosses the antimeridian."""
@@ -228,6 +227,20 @@ class CoordinateScene:
             "proj:transform": [affine.a, affine.b, affine.c, affine.d, affine.e, affine.f],
         }
         return asset if band == "SCL" else asset | {"eo:bands": [{"name": band}]}
+
+
+@lru_cache(maxsize=13 * 12)
+def _cog(scene: CoordinateScene, band: str) -> bytes:
+    """A band's file; many tests write the same scenes."""
+    values = scene.scl() if band == "SCL" else scene.dn(band)
+    options = {"blocksize": 512, "compress": "DEFLATE", "level": 1, "resampling": "NEAREST"}
+    with MemoryFile() as memory:
+        with memory.open(
+            driver="COG", count=1, dtype=values.dtype.name, nodata=0, crs=f"EPSG:{scene.epsg}",
+            height=len(values), width=len(values), transform=scene.transform(band), **options,
+        ) as target:  # fmt: skip
+            target.write(values, 1)
+        return bytes(memory.read())
 
 
 def collection(collection_id: str = "sentinel-2-l2a") -> dict[str, Any]:
