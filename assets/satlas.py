@@ -155,12 +155,8 @@ def _predict_task(
     from pipelines.features.encoding import choose_device
     from pipelines.provenance import file_sha256
     from pipelines.satlas.inference_config import InferenceConfig
-    from pipelines.satlas.prediction_stage import (
-        find_satlas_weights,
-        open_satlas_model,
-        predict_windows,
-        read_score_thresholds,
-    )
+    from pipelines.satlas.prediction_stage import predict_windows
+    from pipelines.satlas.task_weights import find_satlas_weights, open_satlas_model, read_score_thresholds
 
     settings = config.model_dump(include=set(InferenceConfig.model_fields))
     weights = Path(config.weights[task]).expanduser()

@@ -46,15 +46,11 @@ from pipelines.satlas.history import places_of
 from pipelines.satlas.inference_config import InferenceConfig
 from pipelines.satlas.months import month_number
 from pipelines.satlas.observations import ObservedMonth
-from pipelines.satlas.prediction_stage import (
-    find_satlas_weights,
-    open_satlas_model,
-    predict_windows,
-    read_score_thresholds,
-)
+from pipelines.satlas.prediction_stage import predict_windows
 from pipelines.satlas.predictions import TileGrid, list_predictions, read_record
 from pipelines.satlas.product_config import ProductConfig
 from pipelines.satlas.products import build_products
+from pipelines.satlas.task_weights import find_satlas_weights, open_satlas_model, read_score_thresholds
 from pipelines.satlas.training.known_objects import read_known_objects
 from pipelines.satlas.training.loop import SatlasRun, train_satlas
 from pipelines.satlas.training.metrics import match_points

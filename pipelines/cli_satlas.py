@@ -52,13 +52,9 @@ def _predict(options: argparse.Namespace) -> int:
     from pipelines.provenance import file_sha256
     from pipelines.satlas.inference_config import InferenceConfig
     from pipelines.satlas.months import validate_month
-    from pipelines.satlas.prediction_stage import (
-        find_satlas_weights,
-        open_satlas_model,
-        predict_tiles,
-        read_score_thresholds,
-    )
+    from pipelines.satlas.prediction_stage import predict_tiles
     from pipelines.satlas.predictions import read_predictions
+    from pipelines.satlas.task_weights import find_satlas_weights, open_satlas_model, read_score_thresholds
 
     try:
         validate_month(options.month)

@@ -17,8 +17,8 @@ from pipelines.atomic import write_json
 from pipelines.errors import ArtefactError, ConfigurationError
 from pipelines.provenance import content_hash, file_sha256, git_commit, package_versions
 from pipelines.satlas.inference import autocast_for
-from pipelines.satlas.prediction_stage import CONFIG_NAME, TRAINING_RECORD_NAME, WEIGHTS_NAME
 from pipelines.satlas.predictions import THRESHOLDS_NAME
+from pipelines.satlas.task_weights import CONFIG_NAME, TRAINING_RECORD_NAME, WEIGHTS_NAME
 from pipelines.satlas.training.config import SatlasTrainingConfig
 from pipelines.satlas.training.crops import Batch, collate, random_crop, vary
 from pipelines.satlas.training.curve_files import write_curves

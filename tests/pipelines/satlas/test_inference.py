@@ -309,7 +309,7 @@ def test_the_command_tells_what_it_made_and_what_is_wrong(tmp_path, capsys, monk
     assert main([*command, "2022-05", "--task", "roads"]) == 1
     assert "task 'roads': expected one of solar_farm" in capsys.readouterr().err
     model = ReadsPixels(DetectionConfig(categories=("wind_turbine",)))
-    monkeypatch.setattr("pipelines.satlas.prediction_stage.open_satlas_model", lambda *_: model)
+    monkeypatch.setattr("pipelines.satlas.task_weights.open_satlas_model", lambda *_: model)
     assert main([*command, "2022-05", "--task", "wind_turbine"]) == 0
     assert "predicted  1 objects, 1 images" in capsys.readouterr().out
     assert main([*command, "2022-05", "--task", "wind_turbine"]) == 0

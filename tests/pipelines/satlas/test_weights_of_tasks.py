@@ -7,7 +7,7 @@ import torch
 
 from pipelines.atomic import write_json
 from pipelines.errors import ArtefactError
-from pipelines.satlas.prediction_stage import find_satlas_weights, open_satlas_model, read_score_thresholds
+from pipelines.satlas.task_weights import find_satlas_weights, open_satlas_model, read_score_thresholds
 from satclip_model.satlas import EXPLORER_CONFIGS, SatlasConfig, build_satlas
 from satclip_model.satlas.config import DetectionConfig, RegressionConfig, SegmentationConfig
 

@@ -13,7 +13,7 @@ import torch
 
 from pipelines.errors import ArtefactError, ConfigurationError
 from pipelines.satlas.images import TileImage
-from pipelines.satlas.prediction_stage import read_score_thresholds
+from pipelines.satlas.task_weights import read_score_thresholds
 from pipelines.satlas.training.config import SatlasTrainingConfig
 from pipelines.satlas.training.examples import BoxTarget, Example, MaskTarget, ValueTarget
 from pipelines.satlas.training.loop import train_satlas
